@@ -1,0 +1,1 @@
+"""evenloop: the life of a model, round by round, and what happens to every group."""

@@ -1,0 +1,102 @@
+"""What is stored: integer counts and moments per group, merged by `+`. Rates come later."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evenloop.groups import GroupIndex
+
+__all__ = ["Counts", "Moments"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Counts:
+    """How often truth c met prediction c' in group g: `table` (G, C, C) int64.
+
+    Always all `G` groups and all `C` classes, whatever the batch holds.
+
+    >>> import torch
+    >>> from evenloop.groups import GroupIndex
+    >>> groups = GroupIndex(torch.tensor([0, 0, 2]), ("a", "b", "c"))
+    >>> seen = Counts.of(torch.tensor([1, 0, 1]), torch.tensor([1, 1, 0]), groups, classes=2)
+    >>> seen.table[:, 1].tolist(), (seen + seen).total
+    ([[1, 1], [0, 0], [0, 0]], 6)
+    """
+
+    table: np.ndarray
+    groups: tuple[str, ...]
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        want = (len(self.groups), len(self.classes), len(self.classes))
+        if self.table.shape != want:
+            raise ValueError(f"table must have shape {want}, got {self.table.shape}")
+
+    @staticmethod
+    def of(
+        predicted: Tensor, truth: Tensor, groups: GroupIndex, classes: int | tuple[str, ...]
+    ) -> Counts:
+        """Counts of predictions (N,) against truth (N,), both class codes, in one `bincount`.
+
+        Raises:
+            ValueError: the three lengths differ.
+        """
+        names = tuple(map(str, range(classes))) if isinstance(classes, int) else classes
+        if not len(predicted) == len(truth) == len(groups):
+            raise ValueError(
+                f"predicted has {len(predicted)} rows, truth {len(truth)}, groups {len(groups)}"
+            )
+        c = len(names)
+        flat = (groups.cell * c + truth) * c + predicted
+        table = torch.bincount(flat, minlength=groups.size * c * c)
+        return Counts(table.view(groups.size, c, c).cpu().numpy(), groups.names, names)
+
+    def __add__(self, other: Counts) -> Counts:
+        if (self.groups, self.classes) != (other.groups, other.classes):
+            raise ValueError("counts of other groups or classes cannot be added")
+        return Counts(self.table + other.table, self.groups, self.classes)
+
+    @property
+    def total(self) -> int:
+        """Number of items counted."""
+        return int(self.table.sum())
+
+    @property
+    def support(self) -> np.ndarray:
+        """(G,) int64 items of each group."""
+        return np.asarray(self.table.sum((1, 2)))
+
+    def pooled(self) -> Counts:
+        """The same items as one group called "all"."""
+        return Counts(self.table.sum(0, keepdims=True), ("all",), self.classes)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Moments:
+    """Count, sum and sum of squares of one per-item statistic in each group: `table` (G, 3).
+
+    >>> import torch
+    >>> from evenloop.groups import GroupIndex
+    >>> groups = GroupIndex(torch.tensor([0, 0]), ("a", "b"))
+    >>> Moments.of(torch.tensor([1.0, 3.0]), groups).table.tolist()
+    [[2.0, 4.0, 10.0], [0.0, 0.0, 0.0]]
+    """
+
+    table: np.ndarray
+    groups: tuple[str, ...]
+
+    @staticmethod
+    def of(values: Tensor, groups: GroupIndex) -> Moments:
+        """Moments of per-item `values` (N,), summed in float64."""
+        values = values.double()
+        columns = (groups.sum(torch.ones_like(values)), groups.sum(values), groups.sum(values**2))
+        return Moments(torch.stack(columns, 1).cpu().numpy(), groups.names)
+
+    def __add__(self, other: Moments) -> Moments:
+        if self.groups != other.groups:
+            raise ValueError("moments of other groups cannot be added")
+        return Moments(self.table + other.table, self.groups)

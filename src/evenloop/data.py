@@ -1,0 +1,313 @@
+"""What a model learns from: resident columns whose rows remember where they came from.
+
+Four columns are never mixed up: `x` what is seen, `y` the label the learner is given, `truth` the
+label the world gives (nothing in this package writes it) and `attributes`, the codes of the
+group columns. `origin`, `born` and `row` say who made a row, in which round, and which row of the
+world it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["COLUMNS", "UNKNOWN", "Attribute", "GroupedData", "Origin", "Schema"]
+
+UNKNOWN = "unknown"
+COLUMNS = ("x", "y", "truth", "attributes", "origin", "born", "row")
+
+
+class Origin(IntEnum):
+    """Who made a row's label: the world, a model relabelling a world row, or a generator."""
+
+    WORLD = 0
+    RELABELLED = 1
+    GENERATED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """A group column: its name and the names of its codes 0, 1, ..."""
+
+    name: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """Names of the classes and of every group column, in column order."""
+
+    classes: tuple[str, ...]
+    attributes: tuple[Attribute, ...] = ()
+
+    def column(self, name: str) -> int:
+        """Position of the attribute called `name`.
+
+        Raises:
+            KeyError: if there is none, naming those there are.
+        """
+        for i, attribute in enumerate(self.attributes):
+            if attribute.name == name:
+                return i
+        known = ", ".join(a.name for a in self.attributes) or "none"
+        raise KeyError(f"no attribute {name!r}; this data has: {known}")
+
+    def klass(self, name: str | int) -> int:
+        """Code of a class given by name or code.
+
+        Raises:
+            ValueError: if it does not occur, naming the classes.
+        """
+        if isinstance(name, int) and 0 <= name < len(self.classes):
+            return name
+        if str(name) in self.classes:
+            return self.classes.index(str(name))
+        raise ValueError(f"no class {name!r}; the classes are: {', '.join(self.classes)}")
+
+
+class _Store:
+    """Columns with spare room behind them; grown by doubling, shared by the values that view it."""
+
+    __slots__ = ("columns", "filled")
+
+    def __init__(self, columns: dict[str, Tensor], filled: int) -> None:
+        self.columns = columns
+        self.filled = filled
+
+    @property
+    def room(self) -> int:
+        return len(self.columns["row"]) - self.filled
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GroupedData:
+    """`N` rows with provenance. Frozen: `take`, `append`, `relabel`, `without` return new values.
+
+    Growth is by preallocated buffers: appending k rows to the newest value of a chain writes k
+    rows; older values keep seeing exactly the rows they had.
+
+    >>> import torch
+    >>> schema = Schema(("no", "yes"), (Attribute("sex", ("f", "m")),))
+    >>> data = GroupedData.of(torch.eye(3), [0, 1, 1], {"sex": [0, 1, 0]}, schema)
+    >>> guess = data.take([2]).relabel(torch.tensor([0]), round=4)
+    >>> grown = data.append(guess)
+    >>> len(data), len(grown), grown.y.tolist(), grown.truth.tolist(), grown.born.tolist()
+    (3, 4, [0, 1, 1, 0], [0, 1, 1, 1], [0, 0, 0, 4])
+    """
+
+    schema: Schema
+    _store: _Store = field(repr=False)
+    _n: int
+
+    @staticmethod
+    def of(
+        x: Tensor | np.ndarray,
+        truth: Tensor | np.ndarray | Sequence[int],
+        attributes: Mapping[str, Tensor | np.ndarray | Sequence[int]],
+        schema: Schema,
+        *,
+        origin: Origin = Origin.WORLD,
+        born: int = 0,
+        row: Tensor | None = None,
+    ) -> GroupedData:
+        """Data from arrays, checked once here so that nothing downstream has to.
+
+        Args:
+            x: (N, ...) inputs; uint8 images (N, C, H, W), float features (N, F), token ids...
+            truth: (N,) class codes in [0, C); also the first `y`.
+            attributes: name -> (N,) codes, one entry for every attribute of the schema.
+            schema: names of the classes and attribute values.
+            origin: who made the rows.
+            born: the round in which they were made.
+            row: (N,) int64 identity; by default 0..N-1 for world rows and -1 for generated ones.
+
+        Raises:
+            ValueError: lengths differ, a code is out of range, or `x` holds NaN or infinity.
+        """
+        x = torch.as_tensor(x)
+        labels = torch.as_tensor(np.asarray(truth), dtype=torch.long)
+        _check_columns(x, labels, attributes, schema)
+        n = len(x)
+        codes = [
+            torch.as_tensor(np.asarray(attributes[a.name]), dtype=torch.int16)
+            for a in schema.attributes
+        ]
+        if row is None:
+            generated = origin is Origin.GENERATED
+            row = torch.full((n,), -1) if generated else torch.arange(n)
+        columns = {
+            "x": x,
+            "y": labels,
+            "truth": labels.clone(),
+            "attributes": torch.stack(codes, 1) if codes else torch.zeros(n, 0, dtype=torch.int16),
+            "origin": torch.full((n,), int(origin), dtype=torch.uint8),
+            "born": torch.full((n,), born, dtype=torch.int32),
+            "row": row,
+        }
+        return GroupedData(schema, _Store(columns, n), n)
+
+    @staticmethod
+    def from_columns(schema: Schema, columns: Mapping[str, Tensor]) -> GroupedData:
+        """Data from exactly the tensors named in `COLUMNS`, trusted as they are."""
+        owned = {name: columns[name] for name in COLUMNS}
+        return GroupedData(schema, _Store(owned, len(owned["row"])), len(owned["row"]))
+
+    def __len__(self) -> int:
+        return self._n
+
+    def _column(self, name: str) -> Tensor:
+        return self._store.columns[name][: self._n]
+
+    @property
+    def x(self) -> Tensor:
+        """(N, ...) inputs."""
+        return self._column("x")
+
+    @property
+    def y(self) -> Tensor:
+        """(N,) int64, the labels the learner is given."""
+        return self._column("y")
+
+    @property
+    def truth(self) -> Tensor:
+        """(N,) int64, the labels the world gives; never written."""
+        return self._column("truth")
+
+    @property
+    def attributes(self) -> Tensor:
+        """(N, D) int16 codes named by the schema."""
+        return self._column("attributes")
+
+    @property
+    def origin(self) -> Tensor:
+        """(N,) uint8 codes of `Origin`."""
+        return self._column("origin")
+
+    @property
+    def born(self) -> Tensor:
+        """(N,) int32, the round in which the row's label was made."""
+        return self._column("born")
+
+    @property
+    def row(self) -> Tensor:
+        """(N,) int64, the row's identity in the world; -1 for generated rows."""
+        return self._column("row")
+
+    def columns(self, start: int = 0) -> dict[str, Tensor]:
+        """Views of every column from row `start` on."""
+        return {name: self._column(name)[start:] for name in COLUMNS}
+
+    def attribute(self, name: str) -> Tensor:
+        """(N,) int64 codes of one attribute."""
+        return self.attributes[:, self.schema.column(name)].long()
+
+    def take(self, index: Tensor | np.ndarray | Iterable[int]) -> GroupedData:
+        """The rows at `index` (positions, not identities), copied."""
+        if not isinstance(index, Tensor):
+            index = torch.as_tensor(np.asarray(list(index), dtype=np.int64))
+        index = index.to(self.row.device)
+        return GroupedData.from_columns(
+            self.schema, {name: column[index] for name, column in self.columns().items()}
+        )
+
+    def relabel(self, y: Tensor, *, round: int) -> GroupedData:
+        """The same rows with labels a model wrote in `round`; `truth` stays.
+
+        Args:
+            y: (N,) class codes.
+            round: the round in which they were written.
+
+        Raises:
+            ValueError: the shape is not (N,) or a code is outside [0, C).
+        """
+        _check_labels("y", y, len(self), len(self.schema.classes))
+        columns = self.columns()
+        columns["y"] = y.to(self.y.device, torch.long)
+        made = int(Origin.RELABELLED)
+        columns["origin"] = self.origin.where(self.origin == int(Origin.GENERATED), made)
+        columns["born"] = torch.full_like(self.born, round)
+        return GroupedData.from_columns(self.schema, columns)
+
+    def append(self, other: GroupedData) -> GroupedData:
+        """These rows followed by those of `other`; writes only the new rows when it can.
+
+        Raises:
+            ValueError: the two schemas or the shapes or types of `x` differ.
+        """
+        _check_same_kind(self, other)
+        n, k = len(self), len(other)
+        store = self._store
+        if store.filled != n or store.room < k:
+            store = self._grown(n + max(k, n // 2))
+        for name, column in other.columns().items():
+            store.columns[name][n : n + k] = column
+        store.filled = n + k
+        return GroupedData(self.schema, store, n + k)
+
+    def _grown(self, capacity: int) -> _Store:
+        bigger = {}
+        for name, column in self.columns().items():
+            room = column.new_empty((capacity, *column.shape[1:]))
+            room[: len(self)] = column
+            bigger[name] = room
+        return _Store(bigger, len(self))
+
+    def extends(self, other: GroupedData) -> bool:
+        """Whether this value is `other` with rows appended, known without comparing rows."""
+        return self._store is other._store and len(self) >= len(other)
+
+    def without(self, rows: Tensor) -> Tensor:
+        """(M,) int64 positions, in order, of the rows whose identity is not in `rows`."""
+        rows = rows[rows >= 0]
+        top = int(torch.cat([self.row, rows]).max()) + 1 if len(self) + len(rows) else 0
+        free = torch.ones(top, dtype=torch.bool, device=self.row.device)
+        free[rows] = False
+        return free[self.row].nonzero().flatten()
+
+    def to(self, device: torch.device | str) -> GroupedData:
+        """The same rows on another device (the same value if they are there already)."""
+        if self.x.device == torch.device(device):
+            return self
+        moved = {name: column.to(device) for name, column in self.columns().items()}
+        return GroupedData.from_columns(self.schema, moved)
+
+
+def _check_labels(name: str, y: Tensor, n: int, classes: int) -> None:
+    if y.shape != (n,):
+        raise ValueError(f"{name} must have shape ({n},), got {tuple(y.shape)}")
+    if n and not (0 <= int(y.min()) and int(y.max()) < classes):
+        bad = int(y.min()) if int(y.min()) < 0 else int(y.max())
+        raise ValueError(f"{name} holds {bad}, but the classes are 0..{classes - 1}")
+
+
+def _check_columns(
+    x: Tensor,
+    truth: Tensor,
+    attributes: Mapping[str, Tensor | np.ndarray | Sequence[int]],
+    schema: Schema,
+) -> None:
+    _check_labels("truth", truth, len(x), len(schema.classes))
+    if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+        bad = int((~torch.isfinite(x.flatten(1))).any(1).nonzero()[0])
+        raise ValueError(f"x holds NaN or infinity, first in row {bad}; clean or drop that row")
+    wanted = {a.name for a in schema.attributes}
+    if set(attributes) != wanted:
+        raise ValueError(f"attributes are {sorted(attributes)}, the schema has {sorted(wanted)}")
+    for a in schema.attributes:
+        codes = torch.as_tensor(np.asarray(attributes[a.name]))
+        _check_labels(f"attribute {a.name!r}", codes, len(x), len(a.values))
+
+
+def _check_same_kind(a: GroupedData, b: GroupedData) -> None:
+    if a.schema != b.schema:
+        raise ValueError("rows of another schema cannot be appended; encode both with one schema")
+    if a.x.shape[1:] != b.x.shape[1:] or a.x.dtype != b.x.dtype:
+        raise ValueError(
+            f"x of shape {tuple(b.x.shape[1:])} and type {b.x.dtype} cannot be appended to "
+            f"{tuple(a.x.shape[1:])}, {a.x.dtype}"
+        )
