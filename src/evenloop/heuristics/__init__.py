@@ -1,0 +1,1 @@
+"""Which items to ask about: scores and batch rules, one file each."""

@@ -1,0 +1,1 @@
+"""What a batch costs: one file each, discovered by file."""

@@ -1,0 +1,1 @@
+"""What is in a batch: one file each, discovered by file."""

@@ -1,0 +1,1 @@
+"""What may be non-zero: one file each, discovered by file."""
