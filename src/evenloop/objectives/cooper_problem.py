@@ -1,0 +1,77 @@
+"""The same constraints as a problem of Cooper 1.x, for any of its optimisers.
+
+Cooper (Gallego-Posada et al., "Cooper: A library for constrained optimization in deep learning",
+2025) keeps multipliers as parameters and owns the step (`roll`). The trajectory under its
+`AlternatingDualPrimalOptimizer` with plain SGD ascent is that of our own `loss`.
+"""
+
+from __future__ import annotations
+
+import torch
+from cooper.cmp import CMPState, ConstrainedMinimizationProblem
+from cooper.constraints.constraint import Constraint
+from cooper.constraints.constraint_state import ConstraintState
+from cooper.formulations.formulations import Lagrangian
+from cooper.multipliers.multipliers import DenseMultiplier
+from cooper.utils.annotations import ConstraintType
+from torch import Tensor
+
+from evenloop.objectives.accuracy_gap import AccuracyGap
+from evenloop.objectives.equalized_loss import EqualizedLoss
+
+__all__ = ["CooperProblem"]
+
+
+class CooperProblem(ConstrainedMinimizationProblem):
+    """An `AccuracyGap` or `EqualizedLoss` as a constrained minimisation problem.
+
+    The objective gives proxies (`violation`) and buffer estimates (`strict_violation`); its own
+    multipliers and `DualAscent` are not used. A dense multiplier is fed 0 for groups without an
+    estimate, so momentum in a dual optimiser would move them: use plain ascent or `nuPI`.
+
+    Args:
+        objective: with `average_gradient="full"`; other forms are not a Lagrangian of the problem.
+
+    Raises:
+        ValueError: another `average_gradient`.
+
+    >>> import torch
+    >>> from evenloop.objectives.reference import Reference
+    >>> one = torch.ones(2)
+    >>> dense = Reference(torch.tensor(0.9), torch.tensor(0.3), one, one, 50 * one)
+    >>> problem = CooperProblem(AccuracyGap(dense, 0.01, average_gradient="full"))
+    >>> [tuple(p.shape) for p in problem.dual_parameters()]
+    [(2,)]
+    """
+
+    def __init__(self, objective: AccuracyGap | EqualizedLoss) -> None:
+        super().__init__()
+        if objective.average_gradient != "full":
+            raise ValueError(
+                "a Cooper problem needs an objective with average_gradient='full', "
+                f"got {objective.average_gradient!r}"
+            )
+        self.objective = objective
+        one_sided = objective.dual.inequality
+        self.groups = Constraint(
+            ConstraintType.INEQUALITY if one_sided else ConstraintType.EQUALITY,
+            Lagrangian,
+            multiplier=DenseMultiplier(
+                num_constraints=len(objective.names), device=objective.violation.device
+            ),
+        )
+
+    @property
+    def multipliers_now(self) -> Tensor:
+        """(G,) multipliers as Cooper holds them, detached."""
+        return torch.cat([p.detach() for p in self.dual_parameters()])
+
+    def compute_cmp_state(self, outputs: Tensor, y: Tensor, cell: Tensor) -> CMPState:
+        """Loss and constraints at logits (B, C), labels (B,), cells (B,) or (B, A)."""
+        objective = self.objective
+        cell = cell if objective.members is None else objective.members[cell]
+        losses = objective.item_losses(outputs, y)
+        proxy, count = objective.proxies(losses, cell)
+        true, _ = objective.measure(outputs, y, cell, count)
+        state = ConstraintState(violation=proxy, strict_violation=true.clone())
+        return CMPState(loss=losses.mean(), observed_constraints={self.groups: state})

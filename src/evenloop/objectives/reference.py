@@ -1,0 +1,261 @@
+"""What the constraints compare with: group ids, group means and the dense model's statistics.
+
+Hashemizadeh et al., "Balancing Act: Constraining Disparate Impact in Sparse Models" (ICLR 2024):
+the requirement is stated against the user's own dense model, measured once over the whole split in
+evaluation mode, on the transforms of evaluation (measured on augmented images, an unpruned model
+already fails a tolerance of one percent against itself).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+__all__ = [
+    "Reference",
+    "Score",
+    "group_count",
+    "group_ids",
+    "group_mean",
+    "hits",
+    "marginal_members",
+    "reference_stats",
+    "spread",
+]
+
+Score = Callable[[Tensor, Tensor], Tensor]
+"""A per-item score (B,) float of outputs (B, C) and labels (B,); higher is better."""
+
+
+def hits(outputs: Tensor, y: Tensor) -> Tensor:
+    """(B,) float, 1 where the largest of outputs (B, C) is the label (B,), else 0.
+
+    >>> hits(torch.tensor([[2.0, 1.0], [2.0, 1.0]]), torch.tensor([0, 1])).tolist()
+    [1.0, 0.0]
+    """
+    return (outputs.argmax(1) == y).float()
+
+
+def group_ids(attributes: Tensor, sizes: Sequence[int], *, intersectional: bool = True) -> Tensor:
+    """Group numbers of attribute codes (N, A) that have `sizes` values each.
+
+    Intersectional: (N,) row-major products, the last attribute varies fastest. Otherwise (N, A):
+    every item belongs to one group of each attribute, and the attributes' groups follow each other.
+
+    Raises:
+        ValueError: the number of columns is not the number of sizes, or a code is out of range.
+
+    >>> group_ids(torch.tensor([[1, 2]]), (2, 3)).tolist()
+    [5]
+    >>> group_ids(torch.tensor([[1, 2]]), (2, 3), intersectional=False).tolist()
+    [[1, 4]]
+    """
+    if attributes.ndim != 2 or attributes.shape[1] != len(sizes):
+        raise ValueError(
+            f"attributes must have shape (N, {len(sizes)}), one column for each of the sizes "
+            f"{tuple(sizes)}, got {tuple(attributes.shape)}"
+        )
+    attributes = attributes.long()
+    width = torch.tensor(list(sizes), device=attributes.device)
+    if bool(((attributes < 0) | (attributes >= width)).any()):
+        low, high = attributes.amin(0).tolist(), attributes.amax(0).tolist()
+        raise ValueError(f"attribute codes span {low}..{high}, the sizes are {tuple(sizes)}")
+    if not intersectional:
+        return attributes + (width.cumsum(0) - width)
+    cell = attributes.new_zeros(len(attributes))
+    for column, size in enumerate(sizes):
+        cell = cell * size + attributes[:, column]
+    return cell
+
+
+def marginal_members(sizes: Sequence[int]) -> Tensor:
+    """(J, A) int64: the per-attribute groups of each of the J = prod(sizes) joint cells.
+
+    The table that lets data grouped by intersections be constrained per attribute.
+
+    >>> marginal_members((2, 2)).tolist()
+    [[0, 2], [0, 3], [1, 2], [1, 3]]
+    """
+    joint = torch.arange(prod(sizes))
+    columns = []
+    for size in reversed(sizes):
+        columns.append(joint % size)
+        joint = joint // size
+    return group_ids(torch.stack(columns[::-1], 1), sizes, intersectional=False)
+
+
+def spread(values: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    """`values` (B,) and `cell` (B,) or (B, A), as one row per membership, in item order."""
+    if cell.ndim == 1:
+        return values, cell
+    return values.unsqueeze(1).expand_as(cell).reshape(-1), cell.reshape(-1)
+
+
+def group_count(cell: Tensor, size: int) -> Tensor:
+    """(G,) float32 items of each group in `cell` (B,) or (B, A), without a host sync.
+
+    >>> group_count(torch.tensor([0, 2, 2]), 3).tolist()
+    [1.0, 0.0, 2.0]
+    """
+    flat = cell.reshape(-1)
+    one = torch.ones((), device=cell.device).expand_as(flat)
+    return torch.zeros(size, device=cell.device).index_add_(0, flat, one)
+
+
+def group_mean(values: Tensor, cell: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Mean (G,) and float32 count (G,) of `values` (B,) by `cell` (B,) or (B, A); differentiable.
+
+    A group without items has count 0 and mean 0, so that products with its count stay finite:
+    read the mean only where the count is positive.
+
+    >>> group_mean(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([0, 2, 2]), 3)
+    (tensor([1., 0., 3.]), tensor([1., 0., 2.]))
+    """
+    count = group_count(cell, size)
+    values, flat = spread(values, cell)
+    total = values.new_zeros(size).index_add(0, flat, values)
+    return total / count.clamp(min=1).to(values.dtype), count
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reference:
+    """A model's accuracy and loss on one split, overall and by group.
+
+    `acc` and `loss` () are over all items; `group_acc` and `group_loss` (G,) by group, 0 where
+    `count` (G,) is 0. Accuracies are fractions in [0, 1] (or the mean of any other score), losses
+    nats. Also a constant or last round's model: any numbers to compare with.
+
+    Raises:
+        ValueError: shapes differ, a count is negative, or a number is not finite.
+
+    >>> logits = torch.tensor([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]])
+    >>> dense = Reference.of(logits, torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]), ("a", "b"))
+    >>> round(float(dense.acc), 3), dense.group_acc.tolist(), dense.count.tolist()
+    (0.667, [1.0, 0.0], [2, 1])
+    """
+
+    acc: Tensor
+    loss: Tensor
+    group_acc: Tensor
+    group_loss: Tensor
+    count: Tensor
+    names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        size = self.count.shape
+        if len(size) != 1 or self.group_acc.shape != size or self.group_loss.shape != size:
+            raise ValueError(
+                f"group_acc, group_loss and count must all be (G,), got "
+                f"{tuple(self.group_acc.shape)}, {tuple(self.group_loss.shape)}, {tuple(size)}"
+            )
+        if self.names and len(self.names) != len(self.count):
+            raise ValueError(f"{len(self.names)} names for {len(self.count)} groups")
+        if bool((self.count < 0).any()):
+            raise ValueError(f"count must not be negative, got {int(self.count.min())}")
+        for field in ("acc", "loss", "group_acc", "group_loss"):
+            if not bool(torch.isfinite(getattr(self, field)).all()):
+                raise ValueError(
+                    f"{field} of the reference is not finite; give 0 for a group without items"
+                )
+
+    @staticmethod
+    def of(
+        outputs: Tensor,
+        y: Tensor,
+        cell: Tensor,
+        names: Sequence[str],
+        *,
+        score: Score = hits,
+    ) -> Reference:
+        """Statistics of outputs (N, C) against labels (N,) by cells (N,) or (N, A)."""
+        return _Tally(tuple(names), score).add(outputs, y, cell).reference()
+
+    @property
+    def share(self) -> Tensor:
+        """(G,) float32 share of each group, summing to one."""
+        return (self.count / self.count.sum().clamp(min=1)).float()
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """Names of the groups; their numbers where none were given."""
+        return self.names or tuple(map(str, range(len(self.count))))
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Names of the groups without an item: not estimable, never satisfied."""
+        return tuple(
+            name for name, n in zip(self.group_names, self.count.tolist(), strict=True) if n == 0
+        )
+
+
+class _Tally:
+    """Sums over batches, in float64."""
+
+    def __init__(self, names: tuple[str, ...], score: Score) -> None:
+        self.names, self.score = names, score
+        self.total = torch.zeros(3, dtype=torch.float64)
+        self.by_group = torch.zeros(3, len(names), dtype=torch.float64)
+
+    @torch.no_grad()
+    def add(self, outputs: Tensor, y: Tensor, cell: Tensor) -> _Tally:
+        losses = cross_entropy(outputs.float(), y, reduction="none")
+        columns = torch.stack([self.score(outputs, y), losses, torch.ones_like(losses)]).double()
+        self.total = self.total + columns.sum(1).cpu()
+        flat = cell.reshape(-1)
+        if cell.ndim == 2:
+            columns = columns.repeat_interleave(cell.shape[1], dim=1)
+        table = columns.new_zeros(3, len(self.names)).index_add_(1, flat, columns)
+        self.by_group = self.by_group + table.cpu()
+        return self
+
+    def reference(self) -> Reference:
+        score, loss, n = self.total
+        if not n:
+            raise ValueError("a reference needs at least one item, got none")
+        group_score, group_loss, count = self.by_group
+        least_one = count.clamp(min=1)
+        return Reference(
+            score / n,
+            loss / n,
+            group_score / least_one,
+            group_loss / least_one,
+            count.long(),
+            self.names,
+        )
+
+
+def reference_stats(
+    model: nn.Module,
+    loader: Iterable[tuple[Tensor, Tensor, Tensor]],
+    names: Sequence[str],
+    *,
+    score: Score = hits,
+) -> Reference:
+    """The dense reference of `model` over batches (x, y (B,), cell (B,) or (B, A)).
+
+    The model runs in evaluation mode and is put back as it was. Give it the transforms of
+    evaluation, without augmentation.
+
+    Raises:
+        ValueError: the loader is empty.
+
+    >>> model = torch.nn.Identity()
+    >>> batch = (torch.tensor([[1.0, 0.0]]), torch.tensor([0]), torch.tensor([1]))
+    >>> reference_stats(model, [batch], ("a", "b")).absent
+    ('a',)
+    """
+    tally = _Tally(tuple(names), score)
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for x, y, cell in loader:
+                tally.add(model(x), y, cell)
+    finally:
+        model.train(was_training)
+    return tally.reference()
