@@ -233,6 +233,11 @@ class GroupedData:
         columns["born"] = torch.full_like(self.born, round)
         return GroupedData.from_columns(self.schema, columns)
 
+    def as_of(self, round: int) -> GroupedData:
+        """The same rows, noted as having joined in `round`."""
+        columns = self.columns() | {"born": torch.full_like(self.born, round)}
+        return GroupedData.from_columns(self.schema, columns)
+
     def append(self, other: GroupedData) -> GroupedData:
         """These rows followed by those of `other`; writes only the new rows when it can.
 

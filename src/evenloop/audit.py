@@ -1,0 +1,79 @@
+"""The audit split: held-out rows a loop never sees, and what is counted on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from evenloop.counts import Counts, Moments
+from evenloop.data import GroupedData
+from evenloop.fit import predict
+from evenloop.groups import GroupIndex
+
+__all__ = ["CONFIDENCE_BINS", "Audit", "Statistic"]
+
+CONFIDENCE_BINS = 10
+Statistic = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Audit:
+    """Held-out rows, the columns that define their groups, and further per-item statistics.
+
+    A statistic maps inputs (B, ...) and labels (B,) to one number per item (B,); its mean under
+    predictions, under the truth and over the training labels is what a bias is read from.
+    """
+
+    data: GroupedData
+    by: tuple[str, ...] = ()
+    statistics: Mapping[str, Statistic] = field(default_factory=dict)
+    batch: int = 1024
+
+    def __post_init__(self) -> None:
+        if len(self.data) == 0:
+            raise ValueError("the audit split has no rows; raise test_size above 0")
+
+    def tables(self, model: nn.Module) -> tuple[dict[str, Counts], dict[str, Moments]]:
+        """Counts "audit" and moments of `model` on these rows.
+
+        The moments are the per-item log loss in nats ("audit.loss"), confidence and hit in ten
+        equal confidence bins of every group ("audit.confidence", "audit.hit"), and each
+        statistic under prediction and truth.
+        """
+        data = self.data
+        groups = GroupIndex.of(data, self.by)
+        logits = predict(model, data.x, batch=self.batch).double()
+        predicted = logits.argmax(1)
+        counts = {"audit": Counts.of(predicted, data.truth, groups, data.schema.classes)}
+        loss = nn.functional.cross_entropy(logits, data.truth, reduction="none")
+        confidence = logits.softmax(1).amax(1)
+        bins = _confidence_cells(confidence, groups)
+        moments = {
+            "audit.loss": Moments.of(loss, groups),
+            "audit.confidence": Moments.of(confidence, bins),
+            "audit.hit": Moments.of((predicted == data.truth).double(), bins),
+        }
+        for name, statistic in self.statistics.items():
+            for kind, y in (("predicted", predicted), ("truth", data.truth)):
+                moments[f"audit.{name}.{kind}"] = Moments.of(statistic(data.x, y), groups)
+        return counts, moments
+
+    def labels(self, data: GroupedData, start: int = 0) -> tuple[Counts, dict[str, Moments]]:
+        """Truth against the learner's labels of training rows from `start` on, and statistics."""
+        rows = data if start == 0 else data.take(torch.arange(start, len(data)))
+        groups = GroupIndex.of(rows, self.by)
+        counts = Counts.of(rows.y, rows.truth, groups, data.schema.classes)
+        moments = {
+            f"train.{name}": Moments.of(statistic(rows.x, rows.y), groups)
+            for name, statistic in self.statistics.items()
+        }
+        return counts, moments
+
+
+def _confidence_cells(confidence: Tensor, groups: GroupIndex) -> GroupIndex:
+    place = (confidence * CONFIDENCE_BINS).long().clamp(0, CONFIDENCE_BINS - 1)
+    names = tuple(f"{g}|{b}" for g in groups.names for b in range(CONFIDENCE_BINS))
+    return GroupIndex(groups.cell.to(place.device) * CONFIDENCE_BINS + place, names)

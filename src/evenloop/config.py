@@ -1,0 +1,305 @@
+"""Configuration: files hold values, the loops' and worlds' own fields are the schema.
+
+A preset or a file plus `key=value` pairs becomes a checked `RunConfig`; nothing in it is program
+flow. Every mistake is one `ConfigError` that names the key, the value and the fix.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+__all__ = ["About", "ConfigError", "RunConfig", "construct", "load", "nearest", "preset_names"]
+
+T = TypeVar("T")
+ALIASES = {
+    "data": "world.name",
+    "learner": "net",
+    "model": "net",
+    "data_dir": "world.root",
+    "seed": "seeds",
+}
+
+
+class ConfigError(ValueError):
+    """Wrong input, found before any work was started."""
+
+
+class About(BaseModel):
+    """Where an experiment comes from and what it costs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    paper: str = ""
+    figure: str = ""
+    cost: str = ""
+    small_cost: str = ""
+
+
+class RunConfig(BaseModel):
+    """One experiment: a world, what is done to it each round, and how models are trained.
+
+    Attributes:
+        name: of the preset or file; names the run folder.
+        about: paper, figure and expected cost.
+        world: {"name": ..., and the fields of that world}.
+        loop: one or more {verb: {fields}} entries; several are run as a chain.
+        net: classifier by name, or {"name": ..., options}.
+        recipe: named recipe, or {"base": ..., fields}.
+        track: class whose share is the bias statistic.
+        imbalance: factor by which `track` outnumbers every other class; 0 leaves the data as is.
+        test_size: rows of the audit split.
+        by: columns whose product defines the groups.
+        rounds: most rounds to run.
+        seeds: one run each.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str = "run"
+    about: About = About()
+    world: dict[str, Any]
+    loop: list[dict[str, dict[str, Any]]]
+    net: dict[str, Any]
+    recipe: dict[str, Any]
+    track: str | int | None = None
+    imbalance: int = Field(default=0, ge=0)
+    test_size: int = Field(ge=1)
+    by: tuple[str, ...] = ("truth",)
+    rounds: int = Field(ge=1)
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+
+    def identity(self) -> dict[str, Any]:
+        """What makes two runs the same experiment: everything but the prose and the seeds."""
+        return self.model_dump(mode="json", exclude={"about", "seeds"})
+
+    def digest(self) -> str:
+        """Eight hex digits of the identity."""
+        text = json.dumps(self.identity(), sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+
+
+def nearest(word: str, known: Iterable[str], what: str) -> str:
+    """The sentence for an unknown name: the near misses, or all the names."""
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
+    return f"unknown {what} {word!r}; {hint}"
+
+
+def construct(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """A dataclass from plain values, types checked and unknown keys refused with near misses.
+
+    Raises:
+        ConfigError: naming the first wrong field.
+    """
+    known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            raise ConfigError(nearest(key, known, f"field of {where}"))
+    try:
+        return TypeAdapter(cls).validate_python(dict(values))
+    except ValidationError as error:
+        raise ConfigError(_first(error, where)) from None
+
+
+def _first(error: ValidationError, where: str) -> str:
+    first = error.errors()[0]
+    path = ".".join(str(p) for p in (where, *first["loc"]) if p not in ("", "function-after"))
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error":
+        return f"{where}: {message}"
+    return f"{path} = {first['input']!r}: {message}"
+
+
+def _preset_folder() -> Path:
+    return Path(str(resources.files("evenloop"))) / "presets"
+
+
+def preset_names() -> list[str]:
+    """Names of the packaged presets, sorted."""
+    return sorted(path.stem for path in _preset_folder().glob("*.yaml"))
+
+
+def load(source: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """The configuration of a preset (`name` or `name:small`) or a YAML file, with `key=value`s.
+
+    Args:
+        source: a preset's name, with ":small" for its laptop variant, or a path ending in .yaml.
+        overrides: `key=value`; keys are dotted paths or the last part of one if that is unique.
+
+    Raises:
+        ConfigError: unknown preset, file, key or value.
+    """
+    raw, small = _raw(source)
+    variant = raw.pop("small", None)
+    if small:
+        if variant is None:
+            raise ConfigError(f"preset {source.split(':')[0]!r} has no small variant")
+        raw = _merged(raw, variant)
+    for key in ("net", "recipe"):
+        if isinstance(raw.get(key), str):
+            raw[key] = {"name" if key == "net" else "base": raw[key]}
+    for text in overrides:
+        key, sep, value = text.partition("=")
+        if not sep or not key:
+            raise ConfigError(f"{text!r} is not key=value")
+        _set(raw, key, _value(key, value))
+    _shares(raw)
+    raw["seeds"] = _seeds(raw.get("seeds", 1))
+    return _checked(raw)
+
+
+def _raw(source: str) -> tuple[dict[str, Any], bool]:
+    name, _, variant = source.partition(":")
+    if source.endswith((".yaml", ".yml")):
+        path, small, name = Path(source), False, Path(source).stem
+        if not path.exists():
+            raise ConfigError(f"no file {source!r}; give a preset's name or an existing .yaml file")
+    else:
+        if variant not in ("", "small"):
+            raise ConfigError(f"unknown variant {variant!r} of {name!r}; the only one is :small")
+        path, small = _preset_folder() / f"{name}.yaml", variant == "small"
+        if name not in preset_names():
+            raise ConfigError(nearest(name, preset_names(), "preset"))
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path} must hold keys and values, got {type(raw).__name__}")
+    raw.setdefault("name", f"{name}-small" if small else name)
+    return raw, small
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid on `base`; mappings and the loop list are merged, anything else replaced."""
+    out = dict(base)
+    for key, value in over.items():
+        there = out.get(key)
+        replaces = isinstance(value, dict) and ({"name", "base"} & set(value))
+        if isinstance(there, dict) and isinstance(value, dict) and not replaces:
+            out[key] = _merged(there, value)
+        elif key == "loop" and isinstance(there, list):
+            out[key] = [_merged(a, b) for a, b in zip(there, value, strict=True)]
+        else:
+            out[key] = value
+    return out
+
+
+def _value(key: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"{key}={text!r}: the value is not readable as YAML") from None
+
+
+def _set(raw: dict[str, Any], key: str, value: Any) -> None:
+    key = ALIASES.get(key, key)
+    if key == "world.name":
+        raw["world"] = {"name": value}
+    elif key == "net":
+        raw["net"] = {"name": value} if isinstance(value, str) else value
+    elif key == "recipe":
+        raw["recipe"] = _recipe(raw.get("recipe", {}), value)
+    else:
+        place, leaf = _place(raw, key)
+        place[leaf] = value
+
+
+def _recipe(current: Mapping[str, Any], value: Any) -> Any:
+    """`recipe=underfit` means the underfit variant of the recipe at hand."""
+    from evenloop.recipe import RECIPES
+
+    variant = f"{current.get('base', '')}-{value}"
+    if isinstance(value, str):
+        return {"base": variant if variant in RECIPES else value}
+    return value
+
+
+def _place(raw: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
+    """The mapping and leaf a key means: a dotted path, or a field name that only one part has."""
+    sections = _sections(raw)
+    head, _, leaf = key.rpartition(".")
+    if head:
+        matches = [s for s in sections if s == head or s.split(".")[-1] == head]
+    else:
+        matches = [s for s, known in sections.items() if leaf in known]
+    if len(matches) > 1:
+        choices = ", ".join(f"{s}.{leaf}" if s else leaf for s in matches)
+        raise ConfigError(f"{key!r} could be {choices}; write the one you mean")
+    if not matches or leaf not in sections[matches[0]]:
+        known = sections[matches[0]] if matches else {k for names in sections.values() for k in names}
+        raise ConfigError(nearest(leaf if matches else key, [*known, *ALIASES], "key"))
+    return _section(raw, matches[0]), leaf
+
+
+def _sections(raw: Mapping[str, Any]) -> dict[str, set[str]]:
+    """Field names by section: "" the top, world, recipe, loop.<place>.<verb>."""
+    from evenloop.loops import find as find_loop
+    from evenloop.recipe import Recipe
+    from evenloop.worlds import find as find_world
+
+    top = set(RunConfig.model_fields) - {"world", "loop", "net", "recipe", "about", "name"}
+    sections = {"": top | {"human_share", "per_round"}}
+    sections["world"] = {f.name for f in fields(find_world(raw["world"]["name"]))}
+    sections["recipe"] = {f.name for f in fields(Recipe)}
+    sections["net"] = set(raw["net"]) - {"name"}
+    for place, entry in enumerate(raw["loop"]):
+        for verb in entry:
+            sections[f"loop.{place}.{verb}"] = {f.name for f in fields(find_loop(verb))}
+    return sections
+
+
+def _section(raw: dict[str, Any], name: str) -> dict[str, Any]:
+    if name == "":
+        return raw
+    if name.startswith("loop."):
+        _, place, verb = name.split(".")
+        entry: dict[str, Any] = raw["loop"][int(place)]
+        entry[verb] = dict(entry[verb] or {})
+        return dict.__getitem__(entry, verb)
+    raw[name] = dict(raw[name])
+    return dict.__getitem__(raw, name)
+
+
+def _shares(raw: dict[str, Any]) -> None:
+    """`per_round=5000 human_share=.2` is human=1000 machine=4000."""
+    share, total = raw.pop("human_share", None), raw.pop("per_round", None)
+    if share is None and total is None:
+        return
+    if share is None or total is None or not 0 <= share <= 1:
+        raise ConfigError(f"human_share={share} and per_round={total}: give both, share in [0, 1]")
+    place, _ = _place(raw, "human")
+    place["human"] = round(share * total)
+    place["machine"] = total - place["human"]
+
+
+def _seeds(value: Any) -> tuple[int, ...]:
+    """`3` is seeds 0, 1, 2; `[4, 7]` those; `0..9` the range, both ends in."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return tuple(range(value))
+    if isinstance(value, str) and ".." in value:
+        first, _, last = value.partition("..")
+        if first.isdigit() and last.isdigit() and int(first) <= int(last):
+            return tuple(range(int(first), int(last) + 1))
+    if isinstance(value, (list, tuple)) and all(isinstance(s, int) and s >= 0 for s in value):
+        return tuple(value)
+    raise ConfigError(f"seeds={value!r}: give a count, a list such as [0, 1], or a range 0..9")
+
+
+def _checked(raw: dict[str, Any]) -> RunConfig:
+    for key in raw:
+        if key not in RunConfig.model_fields:
+            raise ConfigError(nearest(key, RunConfig.model_fields, "key"))
+    try:
+        return RunConfig.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(_first(error, "")) from None

@@ -1,0 +1,304 @@
+"""The only training loop and the only inference loop.
+
+Resident data, index batches, no worker processes; losses stay tensors and are read once an epoch.
+Every random draw comes from a stream named by the epoch, so a run continued from its last epoch
+does what the uninterrupted one does, bit for bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from evenloop.augment import augment
+from evenloop.data import GroupedData
+from evenloop.groups import GroupIndex
+from evenloop.objectives.erm import Erm
+from evenloop.recipe import Recipe, build_optimizer, rate
+from evenloop.rng import Rng
+from evenloop.samplers.uniform import Uniform
+from evenloop.seams import Batch, Objective, Sampler, Seen, Surgery
+
+__all__ = ["Fit", "Keep", "TrainsItself", "fit", "predict", "private_noise"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fit:
+    """A trained model: the model, its mean training loss of every epoch, and the steps taken."""
+
+    model: nn.Module
+    losses: tuple[float, ...]
+    steps: int
+
+
+class Keep(Protocol):
+    """Where a long fit leaves its progress, and who watches it."""
+
+    def load(self, name: str) -> dict[str, Any] | None:
+        """What was last saved under `name`, or None."""
+        ...
+
+    def save(self, name: str, progress: dict[str, Any]) -> None:
+        """Keep `progress` (tensors and numbers) under `name`, replacing what was there."""
+        ...
+
+    def drop(self, name: str) -> None:
+        """Forget `name`: the fit is done."""
+        ...
+
+    def epoch(self, name: str, epoch: int, epochs: int, rows: int) -> None:
+        """Told at the end of every epoch."""
+        ...
+
+
+@runtime_checkable
+class TrainsItself(Protocol):
+    """A model with a training procedure of its own (a scikit-learn classifier)."""
+
+    def train_on(self, x: Tensor, y: Tensor, *, classes: int, seed: int) -> None:
+        """Fit to inputs `x` (N, ...) and labels `y` (N,) in [0, classes)."""
+        ...
+
+
+@dataclass(slots=True)
+class _Job:
+    """One fit's moving parts, so that saving and continuing them is one place."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    sampler: Sampler
+    objective: Objective
+    surgery: Surgery | None
+    losses: list[float]
+    epoch: int = 0
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "epoch": self.epoch,
+            "losses": self.losses,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "sampler": self.sampler.state_dict(),
+            "objective": self.objective.state_dict(),
+            "surgery": self.surgery.state_dict() if self.surgery else {},
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.epoch, self.losses = state["epoch"], list(state["losses"])
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.sampler.load_state_dict(state["sampler"])
+        self.objective.load_state_dict(state["objective"])
+        if self.surgery:
+            self.surgery.load_state_dict(state["surgery"])
+
+
+def fit(
+    model: nn.Module,
+    data: GroupedData,
+    groups: GroupIndex,
+    *,
+    recipe: Recipe,
+    rng: Rng,
+    sampler: Sampler | None = None,
+    objective: Objective | None = None,
+    surgery: Surgery | None = None,
+    keep: Keep | None = None,
+) -> Fit:
+    """Train `model` in place on `data` and return it with its losses.
+
+    Args:
+        model: any module mapping x (B, ...) to logits (B, C), or one that trains itself.
+        data: the rows; resident on the recipe's device or moved there once.
+        groups: the cell of every row of `data`.
+        recipe: optimiser, schedule, epochs, batch, precision, device.
+        rng: the stream of this fit.
+        sampler: what is in a batch; uniform without replacement by default.
+        objective: what a batch costs; the mean cross-entropy by default.
+        surgery: what may be non-zero; everything by default.
+        keep: where to leave progress, for fits that may be interrupted.
+
+    Raises:
+        ValueError: no row, or fewer rows than one batch where short batches are dropped.
+        FloatingPointError: the loss is not finite; names the fit, epoch and step.
+
+    >>> import torch
+    >>> from evenloop.data import GroupedData, Schema
+    >>> x = torch.tensor([[-1.0], [1.0]]).repeat(20, 1)
+    >>> data = GroupedData.of(x, [0, 1] * 20, {}, Schema(("no", "yes")))
+    >>> with torch.random.fork_rng():
+    ...     net = torch.nn.Linear(1, 2)
+    >>> recipe = Recipe(lr=1.0, batch=8, epochs=5)
+    >>> done = fit(net, data, GroupIndex.of(data), recipe=recipe, rng=Rng.of(0).at("fit"))
+    >>> bool((predict(done.model, x).argmax(1) == data.y).all()), done.steps
+    (True, 25)
+    """
+    if len(data) == 0:
+        raise ValueError("there are no rows to fit on; give the first round at least one row")
+    if isinstance(model, TrainsItself):
+        model.train_on(data.x, data.y, classes=len(data.schema.classes), seed=rng.seed)
+        return Fit(model, (), 0)
+    data = data.to(recipe.device)
+    groups = GroupIndex(groups.cell.to(recipe.device), groups.names)
+    job = _prepare(model, data, groups, recipe, sampler, objective, surgery)
+    per_epoch = job.sampler.steps(len(data), recipe.batch)
+    epochs = recipe.epochs_for(len(data))
+    if per_epoch == 0:
+        raise ValueError(
+            f"batch={recipe.batch} is larger than the {len(data)} training rows and short batches "
+            f"are dropped; set batch to at most {len(data)} or drop_last=false"
+        )
+    saved = keep.load(rng.name) if keep else None
+    if saved:
+        job.load(saved)
+    step = torch.compile(job.model) if recipe.compile else job.model
+    last_saved = time.monotonic()
+    while job.epoch < epochs:
+        _epoch(job, step, data, groups, recipe, rng, per_epoch, per_epoch * epochs)
+        job.epoch += 1
+        if keep and job.epoch < epochs:
+            keep.epoch(rng.name, job.epoch, epochs, len(data))
+            if time.monotonic() - last_saved >= recipe.checkpoint_seconds:
+                keep.save(rng.name, job.state())
+                last_saved = time.monotonic()
+    if job.surgery:
+        job.surgery.finish(job.model)
+    if keep:
+        keep.drop(rng.name)
+    return Fit(job.model.eval(), tuple(job.losses), per_epoch * epochs)
+
+
+def _prepare(
+    model: nn.Module,
+    data: GroupedData,
+    groups: GroupIndex,
+    recipe: Recipe,
+    sampler: Sampler | None,
+    objective: Objective | None,
+    surgery: Surgery | None,
+) -> _Job:
+    objective = objective or Erm(recipe.label_smoothing)
+    model.to(device=recipe.device, dtype=torch.float64 if recipe.precision == "fp64" else None)
+    if recipe.use_channels_last(model):
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    objective.bind(model, data, groups)
+    optimizer = build_optimizer([*model.parameters(), *objective.parameters()], recipe)
+    sampler = sampler or Uniform(drop_last=recipe.drop_last)
+    return _Job(model, optimizer, sampler, objective, surgery, [])
+
+
+def _epoch(
+    job: _Job,
+    forward: nn.Module,
+    data: GroupedData,
+    groups: GroupIndex,
+    recipe: Recipe,
+    rng: Rng,
+    per_epoch: int,
+    total: int,
+) -> None:
+    job.model.train()
+    if job.surgery:
+        job.surgery.begin(job.model, job.epoch)
+    stream = rng.at("epoch", job.epoch)
+    moved = stream.at("augment").gen(recipe.device)
+    batches = job.sampler.epoch(data, groups, batch=recipe.batch, rng=stream.at("sampler"))
+    step, losses = job.epoch * per_epoch, []
+    with private_noise(stream.at("noise"), recipe.device):
+        for drawn in batches:
+            batch = _batch(drawn, data, groups, recipe, moved)
+            for group in job.optimizer.param_groups:
+                group["lr"] = rate(step, total, per_epoch, recipe)
+            losses.append(_step(job, forward, batch, recipe, step))
+            step += 1
+    if step != (job.epoch + 1) * per_epoch:
+        raise RuntimeError(f"the sampler gave {len(losses)} batches and announced {per_epoch}")
+    job.losses.append(_mean_loss(torch.stack(losses), rng.name, job.epoch))
+
+
+def _step(job: _Job, forward: nn.Module, batch: Batch, recipe: Recipe, step: int) -> Tensor:
+    half = recipe.precision == "bf16"
+    with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=half):
+        outputs = forward(batch.x)
+        loss = job.objective.loss(outputs, batch.y, batch.cell)
+    job.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    if recipe.clip_norm:
+        nn.utils.clip_grad_norm_(job.model.parameters(), recipe.clip_norm)
+    job.optimizer.step()
+    if job.surgery:
+        job.surgery.apply(job.model)
+    seen = Seen(step, batch, _detached(outputs), job.model)
+    job.objective.after(seen)
+    job.sampler.after(seen)
+    return loss.detach()
+
+
+def _detached(outputs: Any) -> Any:
+    if isinstance(outputs, Tensor):
+        return outputs.detach()
+    return type(outputs)(*(o.detach() for o in outputs))
+
+
+def _batch(
+    drawn: Tensor | Batch, data: GroupedData, groups: GroupIndex, recipe: Recipe, moved: Any
+) -> Batch:
+    if isinstance(drawn, Batch):
+        x, y, cell, index = drawn.x, drawn.y, drawn.cell, drawn.index
+    else:
+        x, y, cell, index = data.x[drawn], data.y[drawn], groups.cell[drawn], drawn
+    x = augment(x, recipe.augment, moved)
+    if x.is_floating_point() and recipe.precision == "fp64":
+        x = x.double()
+    return Batch(x, y, cell, index)
+
+
+def _mean_loss(losses: Tensor, name: str, epoch: int) -> float:
+    finite = torch.isfinite(losses)
+    if not bool(finite.all()):
+        step = int((~finite).nonzero()[0])
+        raise FloatingPointError(
+            f"loss is {float(losses[step])} in {name}, epoch {epoch}, step {step} of that epoch; "
+            "lower lr, set clip_norm, or look at the rows of that batch"
+        )
+    return float(losses.double().mean())
+
+
+@contextmanager
+def private_noise(rng: Rng, device: torch.device | str) -> Iterator[None]:
+    """Layers that draw from torch's global generator (dropout) draw from `rng` inside.
+
+    The global generator is as before afterwards.
+    """
+    device = torch.device(device)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.random.manual_seed(rng.seed)
+        yield
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, x: Tensor, *, batch: int = 1024) -> Tensor:
+    """(N, C) logits of `model` in evaluation mode for `x` (N, ...); the mode is put back.
+
+    Raises:
+        ValueError: `batch` is not positive.
+    """
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, got {batch}")
+    tensors = [*model.parameters(), *model.buffers()][:1]
+    device = tensors[0].device if tensors else x.device
+    double = bool(tensors) and tensors[0].dtype == torch.float64
+    was_training = model.training
+    model.eval()
+    parts = []
+    for chunk in x.split(batch):
+        chunk = chunk.to(device)
+        parts.append(model(chunk.double() if double and chunk.is_floating_point() else chunk))
+    model.train(was_training)
+    return torch.cat(parts).to(x.device) if parts else x.new_zeros(0, 0, dtype=torch.float32)

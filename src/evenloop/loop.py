@@ -1,0 +1,310 @@
+"""A loop is two functions of values; `run` turns the crank and counts, `chain` composes.
+
+Arrows never turn back: the loop gets the world (the train side), the runner keeps the audit split,
+so a loop cannot select on what it is judged by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from evenloop.audit import Audit
+from evenloop.claims import Claim
+from evenloop.counts import Counts, Moments
+from evenloop.data import GroupedData, Origin
+from evenloop.fit import Fit, Keep, fit
+from evenloop.groups import GroupIndex
+from evenloop.recipe import Recipe
+from evenloop.record import Record, Row
+from evenloop.rng import Rng
+from evenloop.seams import Objective, Sampler, Surgery
+
+__all__ = ["Loop", "Notes", "State", "Trainer", "World", "chain", "run"]
+
+SHOWN = 24
+Net = Callable[[Rng], nn.Module]
+
+
+class Trainer(Protocol):
+    """Whatever has the signature of `fit`: the plain loop, or one that stacks many seeds."""
+
+    def __call__(
+        self,
+        model: nn.Module,
+        data: GroupedData,
+        groups: GroupIndex,
+        *,
+        recipe: Recipe,
+        rng: Rng,
+        sampler: Sampler | None = None,
+        objective: Objective | None = None,
+        surgery: Surgery | None = None,
+        keep: Keep | None = None,
+    ) -> Fit: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class World:
+    """Everything a loop may look at: the train side, never the audit split.
+
+    Attributes:
+        data: rows with the world's labels, in the run's random order.
+        by: the columns whose product defines the groups.
+        net: builds a fresh classifier from a stream.
+        recipe: how a model is trained.
+        nets: builders of other models by the name they have in `State.models`.
+        sampler, objective, surgery: builders of the seams used where a loop passes none.
+        extra: anything else a loop may need (sources, annotators), by name.
+        trainer, keep: who trains and where progress is kept; set by the runner.
+    """
+
+    data: GroupedData
+    by: tuple[str, ...]
+    net: Net
+    recipe: Recipe
+    nets: Mapping[str, Net] = field(default_factory=dict)
+    sampler: Callable[[], Sampler] | None = None
+    objective: Callable[[], Objective] | None = None
+    surgery: Callable[[], Surgery] | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    trainer: Trainer = fit
+    keep: Keep | None = None
+
+    def groups(self, data: GroupedData) -> GroupIndex:
+        """The cells of `data` by this world's group columns."""
+        return GroupIndex.of(data, self.by)
+
+    def unused(self, data: GroupedData) -> Tensor:
+        """(M,) positions of the world's rows that are not in `data`, in the world's order."""
+        return self.data.without(data.row)
+
+    def fit(
+        self,
+        model: nn.Module,
+        data: GroupedData,
+        *,
+        rng: Rng,
+        recipe: Recipe | None = None,
+        sampler: Sampler | None = None,
+        objective: Objective | None = None,
+        surgery: Surgery | None = None,
+    ) -> Fit:
+        """Train `model` on `data` with this world's recipe and seams where none is given."""
+        return self.trainer(
+            model,
+            data,
+            self.groups(data),
+            recipe=recipe or self.recipe,
+            rng=rng,
+            sampler=sampler or (self.sampler and self.sampler()),
+            objective=objective or (self.objective and self.objective()),
+            surgery=surgery or (self.surgery and self.surgery()),
+            keep=self.keep,
+        )
+
+    def build(self, name: str, rng: Rng) -> nn.Module:
+        """A fresh model of the kind called `name` in `State.models`."""
+        return self.nets.get(name, self.net)(rng)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class State:
+    """All that crosses a round.
+
+    Attributes:
+        data: what the next model is trained on.
+        models: by name; "classifier" is the one that is audited.
+        extra: tensors, numbers, strings and dicts of them.
+    """
+
+    data: GroupedData
+    models: Mapping[str, nn.Module] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Notes:
+    """What a step reports beside its state.
+
+    Attributes:
+        values: numbers and short texts by name.
+        counts, moments: tables a loop made on its own side (a monitor, a population), by name.
+        alarms: sentences a person should read.
+        stop: why no further round is possible, or None.
+    """
+
+    values: Mapping[str, float | int | str] = field(default_factory=dict)
+    counts: Mapping[str, Counts] = field(default_factory=dict)
+    moments: Mapping[str, Moments] = field(default_factory=dict)
+    alarms: tuple[str, ...] = ()
+    stop: str | None = None
+
+
+class Loop(Protocol):
+    """One published system. A final dataclass whose fields are its hyper-parameters."""
+
+    def init(self, world: World, start: State | None, rng: Rng) -> State:
+        """The state before round 0; `start` is what an earlier loop of a chain left."""
+        ...
+
+    def step(self, world: World, state: State, round: int, rng: Rng) -> tuple[State, Notes]:
+        """One round: the state after it and what happened."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Loops run one after the other within each round; again a loop."""
+
+    loops: tuple[Loop, ...]
+
+    def init(self, world: World, start: State | None, rng: Rng) -> State:
+        """The first loop starts from nothing, each later one from what the one before left."""
+        state = start
+        for place, loop in enumerate(self.loops):
+            state = loop.init(world, state, rng.at("link", place))
+        assert state is not None
+        return state
+
+    def step(self, world: World, state: State, round: int, rng: Rng) -> tuple[State, Notes]:
+        """Every loop's step in order; notes are joined under "<place>.<loop>."."""
+        joined = Notes()
+        for place, loop in enumerate(self.loops):
+            state, notes = loop.step(world, state, round, rng.at("link", place))
+            joined = _join(joined, notes, f"{place}.{type(loop).__name__.lower()}.")
+        return state, joined
+
+
+def chain(*loops: Loop) -> Chain:
+    """Loops as one loop: `chain(acquire, mix, prune, relabel)` is a mixed life.
+
+    Raises:
+        ValueError: no loop is given.
+    """
+    if not loops:
+        raise ValueError("chain needs at least one loop")
+    return Chain(loops)
+
+
+def _join(a: Notes, b: Notes, prefix: str) -> Notes:
+    def under(items: Mapping[str, Any]) -> dict[str, Any]:
+        return {prefix + name: item for name, item in items.items()}
+
+    return Notes(
+        {**a.values, **under(b.values)},
+        {**a.counts, **under(b.counts)},
+        {**a.moments, **under(b.moments)},
+        a.alarms + b.alarms,
+        a.stop or b.stop,
+    )
+
+
+def run(
+    loop: Loop,
+    world: World,
+    audit: Audit,
+    *,
+    rounds: int,
+    seed: int = 0,
+    record: Record | None = None,
+    claims: Sequence[Claim] = (),
+) -> Record:
+    """Run `loop` for at most `rounds` rounds and return the record of what was counted.
+
+    A record that holds finished rounds is continued: after the last of them, and inside a long
+    fit from its last saved epoch; the rows are the bytes the uninterrupted run would have written.
+
+    Args:
+        loop: what happens in a round.
+        world: the train side.
+        audit: held-out rows and statistics; the loop never sees them.
+        rounds: rounds to run in all, counted from 0; at least 1.
+        seed: names every random stream of the run.
+        record: where rows and state are kept; in memory by default.
+        claims: theorems and tolerances checked after every round; a broken one is an alarm.
+
+    Raises:
+        ValueError: `rounds` is not positive.
+    """
+    if rounds < 1:
+        raise ValueError(f"rounds must be at least 1, got {rounds}")
+    record = record if record is not None else Record()
+    root = Rng.of(seed)
+    world = replace(world, keep=record.keep)
+    if record.rows and record.rows[-1].stop:
+        return record
+    state = _resume(record, world, root) or loop.init(world, None, root.at("init"))
+    for round in range(len(record.rows), rounds):
+        before = state.data
+        state, notes = loop.step(world, state, round, root.at("round", round))
+        row = _row(round, audit, state, notes, record.rows, before)
+        broken = tuple(a for c in claims if (a := c.alarm([*record.rows, row])) is not None)
+        row = replace(row, alarms=row.alarms + broken)
+        samples = _samples(state.data, before, root.at("show", round))
+        record.append(row, state.data, state.models, state.extra, samples)
+        if notes.stop is not None:
+            break
+    return record
+
+
+def _resume(record: Record, world: World, root: Rng) -> State | None:
+    kept = record.load_state(world.data)
+    if kept is None:
+        return None
+    models = {}
+    for name, weights in kept.models.items():
+        model = world.build(name, root.at("resume")).to(world.recipe.device)
+        model.load_state_dict(weights)
+        models[name] = model.eval()
+    return State(kept.data, models, kept.extra)
+
+
+def _row(
+    round: int,
+    audit: Audit,
+    state: State,
+    notes: Notes,
+    earlier: Sequence[Row],
+    before: GroupedData,
+) -> Row:
+    counts: dict[str, Counts] = {}
+    moments: dict[str, Moments] = {}
+    if "classifier" in state.models:
+        counts, moments = audit.tables(state.models["classifier"])
+    grew = bool(earlier) and state.data.extends(before)
+    labels, statistics = audit.labels(state.data, len(before) if grew else 0)
+    counts["train"] = earlier[-1].counts["train"] + labels if grew else labels
+    for name, made in statistics.items():
+        moments[name] = earlier[-1].moments[name] + made if grew else made
+    return Row(
+        round,
+        _sizes(state.data, earlier[-1].sizes if grew else {}, len(before) if grew else 0),
+        counts | dict(notes.counts),
+        moments | dict(notes.moments),
+        notes.values,
+        notes.alarms,
+        notes.stop,
+    )
+
+
+def _sizes(data: GroupedData, known: Mapping[str, int], start: int) -> dict[str, int]:
+    """Rows in all and by origin; only the rows from `start` on are counted anew."""
+    made = torch.bincount(data.origin[start:].long(), minlength=len(Origin)).tolist()
+    sizes = {o.name.lower(): known.get(o.name.lower(), 0) + made[o] for o in Origin}
+    return {"train": len(data), **sizes}
+
+
+def _samples(data: GroupedData, before: GroupedData, rng: Rng) -> dict[str, Tensor] | None:
+    """A few of the round's new rows to look at, where rows are images."""
+    if data.x.dim() != 4:
+        return None
+    start = len(before) if data.extends(before) and len(data) > len(before) else 0
+    few = torch.randperm(len(data) - start, generator=rng.gen())[:SHOWN].sort().values + start
+    shown = data.take(few)
+    names = ("x", "y", "truth", "origin", "born", "row")
+    return {name: shown.columns()[name].cpu() for name in names}
