@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import rich.style  # noqa: F401 - draws from `random` once, when first imported (by sklearn)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,104 @@
+"""Random crops and flips of a whole batch at once, on the batch's device.
+
+One gather moves every pixel of every image, so nothing loops over images and nothing is copied to
+the host. Pixels may be bytes or floating; zero padding comes before any normalisation.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["augment", "crop_flip", "flip"]
+
+PADDING = 4  # pixels on each side, as usual for 32-pixel images
+
+
+def crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    """A random crop of each zero-padded image, mirrored with probability 1/2.
+
+    `images` is (N, C, H, W) of any type; the result has the same shape and type. Both offsets are
+    uniform over 0..8, independent of each other, of the flip and between images.
+
+    Raises:
+        ValueError: `images` is not four-dimensional.
+
+    >>> batch = torch.ones(2, 3, 32, 32, dtype=torch.uint8)
+    >>> crop_flip(batch, torch.Generator().manual_seed(0)).shape
+    torch.Size([2, 3, 32, 32])
+    """
+    _check(images)
+    device, count = images.device, len(images)
+    offset = torch.randint(
+        2 * PADDING + 1, (2, count, 1), generator=generator, device=generator.device
+    ).to(device)
+    height, width = images.shape[-2:]
+    rows = offset[0] + torch.arange(height, device=device)
+    columns = offset[1] + _columns(images, generator)
+    wide = width + 2 * PADDING
+    index = (rows * wide)[:, :, None] + columns[:, None, :]
+    return _pick(F.pad(images, (PADDING,) * 4), index)
+
+
+def flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Each image mirrored with probability 1/2; (N, C, H, W) of any type in and out.
+
+    Raises:
+        ValueError: `images` is not four-dimensional.
+
+    >>> flip(torch.tensor([[[[1, 2]]]]), torch.Generator().manual_seed(1)).shape
+    torch.Size([1, 1, 1, 2])
+    """
+    _check(images)
+    height, width = images.shape[-2:]
+    rows = torch.arange(height, device=images.device) * width
+    return _pick(images, rows[None, :, None] + _columns(images, generator)[:, None, :])
+
+
+def augment(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:
+    """`images` after the augmentation `kind`: "none", "flip" or "crop-flip".
+
+    Raises:
+        ValueError: an unknown kind, or images that are not (N, C, H, W).
+
+    >>> augment(torch.zeros(5, 3), "none", torch.Generator()).shape
+    torch.Size([5, 3])
+    """
+    if kind == "none":
+        return images
+    if kind not in _KINDS:
+        near = get_close_matches(kind, ["none", *_KINDS], n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose from none, {', '.join(_KINDS)}"
+        raise ValueError(f"augment has no {kind!r}; {hint}")
+    return _KINDS[kind](images, generator)
+
+
+_KINDS = {"flip": flip, "crop-flip": crop_flip}
+
+
+def _columns(images: Tensor, generator: torch.Generator) -> Tensor:
+    """(N, W) column numbers of each image, half of them backwards."""
+    mirrored = torch.randint(2, (len(images), 1), generator=generator, device=generator.device).to(
+        images.device
+    )
+    forwards = torch.arange(images.shape[-1], device=images.device)
+    return torch.where(mirrored == 1, forwards.flip(0), forwards)
+
+
+def _pick(images: Tensor, index: Tensor) -> Tensor:
+    """Pixels of `images` at the flat positions `index` (N, H, W), the same in every channel."""
+    count, channels = images.shape[:2]
+    height, width = index.shape[1:]
+    flat = index.reshape(count, 1, -1).expand(-1, channels, -1)
+    return images.flatten(2).gather(2, flat).view(count, channels, height, width)
+
+
+def _check(images: Tensor) -> None:
+    if images.dim() != 4:
+        raise ValueError(
+            f"augment needs images (N, C, H, W), got shape {tuple(images.shape)}; "
+            "set augment=none for rows of numbers"
+        )

@@ -1,0 +1,122 @@
+"""Models by name, and initial weights that depend on a seed alone.
+
+A factory is any callable that takes `channels`, `size`, `classes`, `features` and its own options
+by keyword and returns a module. Every classifier keeps its last linear layer as `head`, so that
+the features in front of it can be captured; `Estimator` has none.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import nn
+
+from evenloop.models import baidunet, mlp, resnet, sklearn, small_cnn
+from evenloop.models.pixels import Pixels
+from evenloop.models.shape import Size
+from evenloop.models.sklearn import Estimator
+
+__all__ = ["Estimator", "Factory", "Pixels", "Size", "build", "names", "seeded"]
+
+Factory = Callable[..., nn.Module]
+
+_FACTORIES: dict[str, Factory] = {
+    "baidunet9": baidunet.baidunet9,
+    "lenet": small_cnn.lenet,
+    "logistic": mlp.logistic,
+    "mlp": mlp.mlp,
+    "simple-cnn": small_cnn.simple_cnn,
+    "small-cnn": small_cnn.small_cnn,
+    **resnet.FACTORIES,
+    **sklearn.FACTORIES,
+}
+
+
+def names() -> list[str]:
+    """The names `build` knows, sorted.
+
+    >>> "baidunet9" in names()
+    True
+    """
+    return sorted(_FACTORIES)
+
+
+def build(
+    model: str | Factory,
+    *,
+    classes: int,
+    channels: int | None = None,
+    size: Size | None = None,
+    features: int | None = None,
+    **options: Any,
+) -> nn.Module:
+    """A new model from its name, or from a factory of the user's.
+
+    As every torch module does, it draws its initial weights from the global CPU generator: call it
+    inside `seeded`, as below.
+
+    Args:
+        model: one of `names()`, or a callable with the keywords below that returns a module.
+        classes: number of labels, the width of the output.
+        channels: of an image, or None for rows of numbers.
+        size: side of an image in pixels or (height, width), or None for rows of numbers.
+        features: numbers per row, or None for images.
+        options: of the model itself (`hidden` of "mlp", `width` of "small-cnn").
+
+    Raises:
+        ValueError: an unknown name or option (the nearest right one is named), or a shape that the
+            model cannot take.
+        TypeError: the factory returned something other than a module.
+
+    >>> seeded(lambda: build("mlp", features=5, classes=2, hidden=(8,)), seed=0).head
+    Linear(in_features=8, out_features=2, bias=True)
+    """
+    shape = {"channels": channels, "size": size, "classes": classes, "features": features}
+    if isinstance(model, str):
+        if model not in _FACTORIES:
+            raise ValueError(f"unknown model {model!r}; {_near(model, names())}")
+        factory, label = _FACTORIES[model], model
+        _check_options(label, factory, options)
+    else:
+        factory, label = model, getattr(model, "__name__", type(model).__name__)
+
+    net = factory(**shape, **options)
+    if not isinstance(net, nn.Module):
+        raise TypeError(f"model {label} must be a torch.nn.Module, got {type(net).__name__}")
+    return net
+
+
+def seeded(factory: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """`factory()` with initial weights that depend on `seed` alone.
+
+    The global generators are as before. The factory builds on the CPU; move the module afterwards.
+
+    >>> a, b = (seeded(lambda: nn.Linear(2, 2), 5) for _ in range(2))
+    >>> bool((a.weight == b.weight).all())
+    True
+    """
+    with torch.random.fork_rng(devices=[]):
+        # The CPU generator alone: torch.manual_seed would seed the GPUs too, which are not forked.
+        torch.default_generator.manual_seed(seed)
+        return factory()
+
+
+def _check_options(name: str, factory: Factory, options: dict[str, Any]) -> None:
+    parameters = inspect.signature(factory).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return
+    known = [p.name for p in parameters if p.default is not p.empty]
+    for option in options:
+        if option not in known:
+            raise ValueError(f"model {name!r} has no option {option!r}; {_near(option, known)}")
+
+
+def _near(wrong: str, known: list[str]) -> str:
+    near = get_close_matches(wrong, known, n=1)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"known: {', '.join(known)}" if known else "it has none"
