@@ -21,7 +21,7 @@ PIP := $(BIN)/python -m pip install $(PIPFLAGS) -c constraints.txt
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTESTFLAGS)
 
-.PHONY: demo test check lint docs bench install clean
+.PHONY: demo test check lint types docs bench install clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -32,12 +32,14 @@ install: $(VENV)/.installed
 test: $(VENV)/.dev
 	$(PYTEST)
 
-check: lint
+check: lint types
 	$(PYTEST) -m "not slow"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
 	$(BIN)/mypy
 
 docs: $(VENV)/.docs
