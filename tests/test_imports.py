@@ -19,39 +19,46 @@ SOURCE = Path(__file__).parents[1] / "src" / "evenloop"
 FILES = sorted(SOURCE.rglob("*.py"))
 
 # rng > data > groups > counts > measures > methods > fit > loop > loops > study, report > cli
-GROUND = {"rng", "data", "groups"}
-MEASURED = GROUND | {"counts", "measures", "intervals"}
+HELPERS = {"digest", "extras", "words"}  # import nothing of ours, so anyone may import them
+GROUND = HELPERS | {"rng", "data", "groups"}
+MEASURED = GROUND | {"counts", "measures", "intervals", "shares"}
 METHODS = {"samplers", "objectives", "surgery", "heuristics"}  # usable in a stranger's own loop
-TRAINED = MEASURED | METHODS | {"augment", "seams", "recipe", "fit", "models"}
+TRAINED = MEASURED | METHODS | {"seams", "heads", "augment", "recipe", "fit", "models"}
 KEPT = {"bound", "record", "claims", "audit"}  # what a loop may not know, but for the bound
-EVERYTHING = TRAINED | KEPT | {"loop", "worlds", "loops", "presets", "study", "report", "extras"}
+RUN = TRAINED | KEPT | {"loop"}
+ASSEMBLED = RUN | {"worlds", "loops", "presets", "config", "build"}
 
 MAY_IMPORT: dict[str, set[str]] = {
-    "extras": set(),
+    **{helper: set() for helper in HELPERS},
     "bound": set(),
-    "rng": set(),
-    "data": {"rng"},
-    "groups": {"rng", "data"},
+    "heads": set(),
+    "progress": set(),
+    "rng": HELPERS,
+    "data": HELPERS | {"rng"},
+    "groups": HELPERS | {"rng", "data"},
     "counts": GROUND,
     "measures": GROUND | {"counts", "intervals"},
     "intervals": GROUND | {"counts", "measures"},
+    "shares": GROUND | {"counts", "measures", "intervals"},
     "seams": GROUND,
-    **{method: GROUND | {"seams", method, "extras"} for method in METHODS},
-    "models": {"rng", "models", "extras"},
-    "augment": {"rng"},
-    "recipe": {"rng", "augment"},
+    **{method: GROUND | {"seams", "heads"} for method in METHODS},
+    "models": HELPERS | {"rng", "heads"},
+    "augment": HELPERS | {"rng"},
+    "recipe": HELPERS | {"rng", "augment"},
     "fit": GROUND | METHODS | {"seams", "recipe", "augment"},
     "audit": MEASURED | {"fit"},
-    "record": {"counts", "measures", "intervals"},
-    "claims": {"counts", "measures", "intervals", "record", "bound"},
-    "loop": TRAINED - {"models"} | {"record", "claims", "audit"},
-    "worlds": TRAINED | {"loop", "worlds", "extras"},
-    "loops": TRAINED | {"loop", "bound", "extras"},  # no audit, record, claims or other loop
-    "study": EVERYTHING,
-    "report": TRAINED | KEPT | {"loop", "report", "extras"},
-    "cli": EVERYTHING | {"config"},
+    "record": MEASURED,
+    "claims": MEASURED | {"record", "bound"},
+    "loop": RUN - {"models"},
+    "worlds": TRAINED | {"loop"},
+    "loops": TRAINED | {"loop", "bound"},  # no audit, record, claims or other loop
+    "config": ASSEMBLED - {"build"},
+    "build": ASSEMBLED,
+    "study": ASSEMBLED | {"progress"},
+    "report": RUN | {"config"},
+    "cli": ASSEMBLED | {"study", "report", "progress"},
     "__main__": {"cli"},
-    "__init__": EVERYTHING | {"cli", "config"},
+    "__init__": ASSEMBLED | {"study", "report"},
 }
 LAZY = (
     "datasets", "detoxify", "diffusers", "mlflow", "profanity_check", "ray", "skactiveml",
@@ -90,7 +97,8 @@ def complaints(part: str, file: str, tree: ast.AST, package: str = "evenloop") -
     for name in sorted(own(tree, package)):
         target, _, rest = name.partition(".")
         sibling = part == "loops" == target and rest.partition(".")[0] != Path(file).stem
-        if (target not in MAY_IMPORT[part] and target != part) or sibling:
+        allowed = target in MAY_IMPORT[part] | {part, "__version__"}
+        if not allowed or sibling:
             found.append(f"{file}: {part} may not import evenloop.{name}")
     return found
 
