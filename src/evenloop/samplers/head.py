@@ -1,0 +1,137 @@
+"""The classifier's last linear layer: found by what it produces, watched without a second pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["HeadTap", "evaluating"]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode; afterwards every module is back in the mode it had."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+class HeadTap:
+    """Remembers the features and logits of the head's last pass, with and without gradient.
+
+    The head is the last `nn.Linear` whose output is the model's output, or the module or name
+    given. Watching costs one forward hook; nothing is copied.
+
+    >>> with torch.random.fork_rng():
+    ...     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    >>> tap = HeadTap(model)
+    >>> features, logits = tap.look(torch.zeros(5, 3))
+    >>> features.shape, logits.shape, tap.head is model[2]
+    (torch.Size([5, 4]), torch.Size([5, 2]), True)
+    """
+
+    def __init__(self, model: nn.Module, head: str | nn.Module = "auto") -> None:
+        """Watch `model`; "auto" looks for the head at the first pass of `look`.
+
+        Raises:
+            ValueError: `head` names no `nn.Linear` of the model.
+        """
+        self.model = model
+        self.head: nn.Linear | None = None
+        self._passes: dict[bool, tuple[Tensor, Tensor]] = {}
+        if head != "auto":
+            self._watch(_named(model, head))
+
+    def look(self, x: Tensor, chunk: int | None = None) -> tuple[Tensor, Tensor]:
+        """Features (n, H) and logits (n, O) of `x`, in eval mode, without gradient.
+
+        At least float32 whatever the model computes in; `chunk` rows at a time.
+
+        Raises:
+            ValueError: no linear layer produces the model's output, or the head given is unused.
+        """
+        parts = []
+        with evaluating(self.model), torch.no_grad():
+            for part in torch.split(x, chunk or max(len(x), 1)):
+                if self.head is None:
+                    self._watch(_search(self.model, part))
+                self.model(part)
+                if False not in self._passes:
+                    raise ValueError("the head is no part of the model's forward pass: check head=")
+                parts.append(self._passes.pop(False))
+        return _wide(torch.cat([p[0] for p in parts])), _wide(torch.cat([p[1] for p in parts]))
+
+    def trained(self) -> tuple[Tensor, Tensor]:
+        """Features and logits of the last pass with gradient, detached; each is given once.
+
+        Raises:
+            RuntimeError: there was none since the last call.
+        """
+        if True not in self._passes:
+            raise RuntimeError(
+                "no training pass went through the head: step the controller once after each "
+                "forward pass in training, or use inner_data='validation'"
+            )
+        features, logits = self._passes.pop(True)
+        return _wide(features), _wide(logits)
+
+    def parameters(self) -> dict[str, Tensor]:
+        """The head's parameters under their names in the model."""
+        if self.head is None:
+            return {}
+        own = {id(p) for p in self.head.parameters()}
+        return {n: p for n, p in self.model.named_parameters() if id(p) in own}
+
+    def _watch(self, head: nn.Linear) -> None:
+        self.head = head
+
+        def remember(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            kept = (inputs[0].detach().flatten(0, -2), output.detach().flatten(0, -2))
+            self._passes[torch.is_grad_enabled()] = kept
+
+        head.register_forward_hook(remember)
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _named(model: nn.Module, head: str | nn.Module) -> nn.Linear:
+    modules = dict(model.named_modules())
+    found = modules.get(head) if isinstance(head, str) else head
+    if isinstance(found, nn.Linear) and any(found is m for m in modules.values()):
+        return found
+    linear = [name or "(the model)" for name, m in modules.items() if isinstance(m, nn.Linear)]
+    raise ValueError(f"head={head!r} is not a linear layer of the model; it has: {linear}")
+
+
+def _search(model: nn.Module, x: Tensor) -> nn.Linear:
+    """The last linear layer whose output equals the model's."""
+    seen: list[tuple[nn.Linear, Tensor]] = []
+    hooks = [
+        m.register_forward_hook(lambda module, _, out: seen.append((module, out)))
+        for m in model.modules()
+        if isinstance(m, nn.Linear)
+    ]
+    try:
+        out = model(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for module, made in reversed(seen):
+        if isinstance(out, Tensor) and made.numel() == out.numel():
+            same = made.to(out.dtype).reshape(out.shape)
+            if torch.equal(same, out) or bool(torch.isnan(out).any()):
+                return module
+    names = [name for name, m in model.named_modules() if isinstance(m, nn.Linear)]
+    raise ValueError(
+        f"no linear layer produces the model's output (linear layers: {names or 'none'}): pass "
+        "head= its name, or parameters= the names of the parameters to differentiate"
+    )
