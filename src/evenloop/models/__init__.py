@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from evenloop.models import baidunet, mlp, resnet, sklearn, small_cnn
+from evenloop.models import baidunet, mlp, mobilenet, resnet, sklearn, small_cnn
 from evenloop.models.pixels import Pixels
 from evenloop.models.shape import Size
 from evenloop.models.sklearn import Estimator
@@ -29,6 +29,7 @@ _FACTORIES: dict[str, Factory] = {
     "lenet": small_cnn.lenet,
     "logistic": mlp.logistic,
     "mlp": mlp.mlp,
+    "mobilenet-v2": mobilenet.mobilenet_v2,
     "simple-cnn": small_cnn.simple_cnn,
     "small-cnn": small_cnn.small_cnn,
     **resnet.FACTORIES,
@@ -52,12 +53,10 @@ def build(
     channels: int | None = None,
     size: Size | None = None,
     features: int | None = None,
+    seed: int | None = None,
     **options: Any,
 ) -> nn.Module:
     """A new model from its name, or from a factory of the user's.
-
-    As every torch module does, it draws its initial weights from the global CPU generator: call it
-    inside `seeded`, as below.
 
     Args:
         model: one of `names()`, or a callable with the keywords below that returns a module.
@@ -65,6 +64,8 @@ def build(
         channels: of an image, or None for rows of numbers.
         size: side of an image in pixels or (height, width), or None for rows of numbers.
         features: numbers per row, or None for images.
+        seed: the initial weights depend on it alone, and no global generator moves; None leaves
+            both to the caller, as torch's own modules do (inside `seeded`, say).
         options: of the model itself (`hidden` of "mlp", `width` of "small-cnn").
 
     Raises:
@@ -72,7 +73,7 @@ def build(
             model cannot take.
         TypeError: the factory returned something other than a module.
 
-    >>> seeded(lambda: build("mlp", features=5, classes=2, hidden=(8,)), seed=0).head
+    >>> build("mlp", features=5, classes=2, hidden=(8,), seed=0).head
     Linear(in_features=8, out_features=2, bias=True)
     """
     shape = {"channels": channels, "size": size, "classes": classes, "features": features}
@@ -84,7 +85,10 @@ def build(
     else:
         factory, label = model, getattr(model, "__name__", type(model).__name__)
 
-    net = factory(**shape, **options)
+    def make() -> nn.Module:
+        return factory(**shape, **options)
+
+    net = make() if seed is None else seeded(make, seed)
     if not isinstance(net, nn.Module):
         raise TypeError(f"model {label} must be a torch.nn.Module, got {type(net).__name__}")
     return net

@@ -21,7 +21,6 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from evenloop.data import GroupedData
 from evenloop.groups import GroupIndex
@@ -32,6 +31,7 @@ from evenloop.objectives.reference import (
     group_count,
     group_mean,
     hits,
+    item_losses,
     spread,
 )
 from evenloop.objectives.ring import GroupRing
@@ -174,7 +174,7 @@ class AccuracyGap(nn.Module, Objective):
         """
         losses = per_sample_loss
         if losses is None:
-            losses = self.item_losses(outputs, y)
+            losses = item_losses(outputs, y, self.label_smoothing)
         if self.training:
             self.steps += 1
         if self.start and self.steps <= self.start:
@@ -193,18 +193,12 @@ class AccuracyGap(nn.Module, Objective):
             floor=self.floor,
         )
 
-    def item_losses(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """(B,) cross-entropy in nats, in float32 whatever the type of the outputs."""
-        return cross_entropy(
-            outputs.float(), y, reduction="none", label_smoothing=self.label_smoothing
-        )
-
     @torch.no_grad()
     def measure(
         self, outputs: Tensor, y: Tensor, cell: Tensor, count: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Remember the batch's scores; returns `violation` and `has_estimate`, both (G,)."""
-        scores = self.score(outputs.detach(), y)
+        scores = self.score(outputs.detach(), y).float()
         if self.ring is None:
             known, estimate = count > 0, self._batch_means(scores, cell, count)
         else:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from evenloop.objectives.accuracy_gap import AccuracyGap
 from evenloop.objectives.equalized_loss import EqualizedLoss
+from evenloop.objectives.reference import item_losses
 
 __all__ = ["CooperProblem"]
 
@@ -70,7 +71,7 @@ class CooperProblem(ConstrainedMinimizationProblem):
         """Loss and constraints at logits (B, C), labels (B,), cells (B,) or (B, A)."""
         objective = self.objective
         cell = cell if objective.members is None else objective.members[cell]
-        losses = objective.item_losses(outputs, y)
+        losses = item_losses(outputs, y, objective.label_smoothing)
         proxy, count = objective.proxies(losses, cell)
         true, _ = objective.measure(outputs, y, cell, count)
         state = ConstraintState(violation=proxy, strict_violation=true.clone())

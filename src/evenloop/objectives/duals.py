@@ -25,10 +25,11 @@ class DualAscent:
     """How multipliers move: value <- value + lr * (ki * v + kp * change of the smoothed v).
 
     `lr` is the rate of ascent on a violation v (a fraction or nats). `kp` adds a proportional term
-    on v smoothed with factor `ema` in [0, 1). `momentum` in [0, 1) ascends on a running mean of v
-    instead (dampened by the same amount). `restart` sets the multiplier of a strictly satisfied
-    constraint back to 0. `cap` bounds the multipliers: an infeasible tolerance lets them grow
-    without end.
+    on the change of v smoothed with factor `ema` in [0, 1); the first step is plain ascent, and the
+    smoothed value starts from (1 - ema) v, as in Cooper's `nuPI` on sparse gradients. `momentum`
+    in [0, 1) ascends on a running mean of v instead (dampened by the same amount). `restart` sets
+    the multiplier of a strictly satisfied constraint back to 0. `cap` bounds the multipliers: an
+    infeasible tolerance lets them grow without end.
 
     Raises:
         ValueError: a rate is negative or not finite, a factor is outside [0, 1), a cap is not
@@ -110,14 +111,17 @@ class Multipliers(nn.Module):
         keep = rule.momentum or rule.ema
         if not rule.momentum and not rule.kp:
             return violation if rule.ki == 1 else rule.ki * violation
-        smooth = keep * self.smooth + (1 - keep) * violation
-        smooth = torch.where(self.begun, smooth, violation)
-        before = torch.where(self.begun, self.smooth, violation)
-        self.smooth.copy_(torch.where(valid, smooth, self.smooth))
-        self.begun.logical_or_(valid)
+        before, begun = self.smooth, self.begun
+        smooth = keep * before + (1 - keep) * violation
         if rule.momentum:
-            return rule.ki * smooth
-        return rule.ki * violation + rule.kp * (smooth - before)
+            smooth = torch.where(begun, smooth, violation)
+            direction = rule.ki * smooth
+        else:
+            change = torch.where(begun, smooth - before, 0)
+            direction = rule.ki * violation + rule.kp * change
+        self.smooth = torch.where(valid, smooth, before)
+        self.begun = begun | valid
+        return direction
 
 
 def lagrangian(
@@ -165,15 +169,18 @@ def lagrangian(
     share = (force / count.clamp(min=1))[cell]
     share = share if cell.ndim == 1 else share.sum(1)
     if average == "detached":
-        value = torch.dot(share + 1 / len(losses), losses) - total * losses.detach().mean()
+        weight = share + 1 / len(losses)
         scale = None
     elif average == "bounded":
         rest = (1 - total).clamp(min=floor)
         scale = (rest + total).clamp(min=1)
-        value = torch.dot((share + rest / len(losses)) / scale, losses)
+        weight = (share + rest / len(losses)) / scale
     else:
-        value = torch.dot(share + (1 - total) / len(losses), losses)
+        weight = share + (1 - total) / len(losses)
         scale = None
+    value = torch.dot(weight.to(losses.dtype), losses)
+    if average == "detached":
+        value = value - total * losses.detach().mean()
     if offset is None:
         return value
     shift = torch.dot(force, offset)

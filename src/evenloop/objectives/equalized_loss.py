@@ -13,7 +13,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from evenloop.data import GroupedData
 from evenloop.groups import GroupIndex
@@ -25,7 +24,7 @@ from evenloop.objectives.accuracy_gap import (
     check_size,
 )
 from evenloop.objectives.duals import AverageGradient, DualAscent, Multipliers, lagrangian
-from evenloop.objectives.reference import Reference, group_mean
+from evenloop.objectives.reference import Reference, group_mean, item_losses
 from evenloop.objectives.ring import GroupRing
 from evenloop.seams import Objective
 
@@ -122,32 +121,27 @@ class EqualizedLoss(nn.Module, Objective):
         """
         losses = per_sample_loss
         if losses is None:
-            losses = self.item_losses(outputs, y)
+            losses = item_losses(outputs, y, self.label_smoothing)
         if self.training:
             self.steps += 1
         if self.start and self.steps <= self.start:
             return losses.mean()
         cell = cell if self.members is None else self.members[cell]
-        mean, count = group_mean(losses.detach(), cell, len(self.names))
+        values = losses.detach().float()
+        mean, count = group_mean(values, cell, len(self.names))
         if self.training:
-            self.dual.ascend(*self._measure(losses.detach(), cell, mean, count))
+            self.dual.ascend(*self._measure(values, cell, mean, count))
         force = self.dual.value
         if self.absolute:
             # |L_g - L| has the gradient of L_g - L times its sign.
-            force = force * (mean - losses.detach().mean()).sign()
+            force = force * (mean - values.mean()).sign()
         return lagrangian(losses, cell, count, force, average=self.average_gradient)
-
-    def item_losses(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """(B,) cross-entropy in nats, in float32 whatever the type of the outputs."""
-        return cross_entropy(
-            outputs.float(), y, reduction="none", label_smoothing=self.label_smoothing
-        )
 
     def measure(
         self, outputs: Tensor, y: Tensor, cell: Tensor, count: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Remember the batch's losses; returns `violation` and `has_estimate`, both (G,)."""
-        losses = self.item_losses(outputs.detach(), y)
+        losses = item_losses(outputs.detach(), y, self.label_smoothing).float()
         mean, count = group_mean(losses, cell, len(self.names))
         return self._measure(losses, cell, mean, count)
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from evenloop.data import GroupedData
 from evenloop.groups import GroupIndex
-from evenloop.objectives.reference import group_mean
+from evenloop.objectives.reference import group_mean, item_losses
 from evenloop.seams import Objective
 
 __all__ = ["GroupDRO"]
@@ -71,7 +70,7 @@ class GroupDRO(nn.Module, Objective):
         """Scalar sum over groups of q_g L_g, for logits (B, C), labels (B,), cells (B,)."""
         if not len(self.weight):
             raise ValueError("GroupDRO knows no groups yet; call bind(...) or give count")
-        losses = cross_entropy(outputs.float(), y, reduction="none")
+        losses = item_losses(outputs, y)
         mean, seen = group_mean(losses, cell, len(self.weight))
         if self.adjustment:
             extra = self.adjustment / self.count.clamp(min=1).sqrt()
@@ -79,4 +78,4 @@ class GroupDRO(nn.Module, Objective):
         if self.training:
             grown = self.weight.log() + self.rate * mean.detach()
             self.weight.copy_(torch.softmax(grown, 0))
-        return torch.dot(self.weight.clone(), mean)
+        return torch.dot(self.weight.to(mean.dtype, copy=True), mean)

@@ -23,6 +23,7 @@ __all__ = [
     "group_ids",
     "group_mean",
     "hits",
+    "item_losses",
     "marginal_members",
     "reference_stats",
     "spread",
@@ -39,6 +40,18 @@ def hits(outputs: Tensor, y: Tensor) -> Tensor:
     [1.0, 0.0]
     """
     return (outputs.argmax(1) == y).float()
+
+
+def item_losses(outputs: Tensor, y: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """(B,) cross-entropy in nats of logits (B, C) and labels (B,), in float32 or better.
+
+    >>> item_losses(torch.zeros(1, 2, dtype=torch.bfloat16), torch.tensor([0]))
+    tensor([0.6931])
+    """
+    half = outputs.dtype in (torch.float16, torch.bfloat16)
+    return cross_entropy(
+        outputs.float() if half else outputs, y, reduction="none", label_smoothing=label_smoothing
+    )
 
 
 def group_ids(attributes: Tensor, sizes: Sequence[int], *, intersectional: bool = True) -> Tensor:
@@ -203,8 +216,8 @@ class _Tally:
 
     @torch.no_grad()
     def add(self, outputs: Tensor, y: Tensor, cell: Tensor) -> _Tally:
-        losses = cross_entropy(outputs.float(), y, reduction="none")
-        columns = torch.stack([self.score(outputs, y), losses, torch.ones_like(losses)]).double()
+        losses = item_losses(outputs, y).double()
+        columns = torch.stack([self.score(outputs, y).double(), losses, torch.ones_like(losses)])
         self.total = self.total + columns.sum(1).cpu()
         flat = cell.reshape(-1)
         if cell.ndim == 2:

@@ -1,0 +1,294 @@
+"""Gradual magnitude pruning: the smallest weights become zero and stay zero.
+
+Zhu and Gupta (2018), per layer as in Hashemizadeh et al., "Balancing Act: Constraining Disparate
+Impact in Sparse Models" (ICLR 2024), or over all layers at once, or with the layer densities of
+Erdos-Renyi kernels (Evci et al., "Rigging the Lottery", ICML 2020).
+
+Masks are fused into the weights: after every optimiser step the weights are multiplied by their
+mask. That equals training with a masked forward pass (as parametrisations do, see
+`evenloop.surgery.parametrised`) at the cost of one multiplication per weight and step, and leaves
+an ordinary module with an ordinary state dict.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from evenloop.seams import Surgery
+from evenloop.surgery.layers import FIRST_CONV, LAST_LINEAR, Prunable, followers, prunable
+from evenloop.surgery.schedule import Cubic, pruned_count
+
+__all__ = ["GradualMagnitudePruning", "Scope", "magnitude_masks"]
+
+Scope = Literal["layer", "global", "erk"]
+THIN = 3  # a layer with fewer weights left is hardly a layer: warned about
+
+
+class GradualMagnitudePruning(Surgery):
+    """Unstructured L1-magnitude pruning on a schedule, nested: a pruned weight never comes back.
+
+    In `fit` it is the surgery seam (`begin` each epoch, `apply` each step). In a loop of your own:
+    `GradualMagnitudePruning(model, Cubic(0.9))`, then `update(epoch)` at the start of every epoch
+    and `attach(optimizer)` once.
+
+    Args:
+        model: the module to prune; None to take the one that `begin` is given.
+        schedule: sparsity by epoch, as a share of the prunable weights.
+        keep_dense: layers left alone (see `evenloop.surgery.layers.prunable`).
+        scope: "layer" removes the same share of every layer; "global" compares weights of all
+            layers; "erk" gives layers densities in proportion to their fans over their size.
+        batchnorm: "skip" also zeroes scale and shift of a batch norm whose whole filter is
+            pruned, so that the channel stays 0; "plain" leaves its shift.
+        mask_gradients: zero the gradients of pruned weights as well; without it, clipping by
+            norm would count them.
+
+    Raises:
+        ValueError: an unknown scope or batchnorm; (when bound) masks that do not fit the model.
+
+    >>> net = nn.Sequential(torch.nn.utils.skip_init(nn.Linear, 6, 1))
+    >>> _ = net[0].weight.data.copy_(torch.tensor([[3.0, -1.0, 2.0, 0.5, -4.0, 0.1]]))
+    >>> surgery = GradualMagnitudePruning(net, Cubic(0.5, 0, 0, initial=0.5), keep_dense=())
+    >>> surgery.update(0), net[0].weight.count_nonzero().item()
+    ({'0': 0.5}, 3)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | None = None,
+        schedule: Cubic = Cubic(0.9),  # noqa: B008 - a frozen value
+        keep_dense: Sequence[str] = (FIRST_CONV, LAST_LINEAR),
+        scope: Scope = "layer",
+        *,
+        batchnorm: Literal["skip", "plain"] = "skip",
+        mask_gradients: bool = True,
+    ) -> None:
+        if scope not in get_args(Scope):
+            raise ValueError(f"scope must be one of {', '.join(get_args(Scope))}, got {scope!r}")
+        if batchnorm not in ("skip", "plain"):
+            raise ValueError(f"batchnorm must be skip or plain, got {batchnorm!r}")
+        self.schedule, self.keep_dense, self.scope = schedule, tuple(keep_dense), scope
+        self.batchnorm, self.mask_gradients = batchnorm, mask_gradients
+        self.masks: dict[str, Tensor] = {}
+        self._model: nn.Module | None = None
+        self._layers: dict[str, Prunable] = {}
+        self._norms: dict[str, nn.modules.batchnorm._BatchNorm] = {}
+        self._held: list[Tensor] = []
+        self._by: list[Tensor] = []
+        self._hooks: list[Callable[[], None]] = []
+        if model is not None:
+            self.bind(model)
+
+    def bind(self, model: nn.Module) -> None:
+        """Take `model` as the one to prune, with the masks already held, if any.
+
+        Raises:
+            ValueError: a held mask has no layer of its name and shape in the model.
+        """
+        self.finish(model)
+        layers = prunable(model, self.keep_dense)
+        for name, mask in self.masks.items():
+            if name not in layers or layers[name].weight.shape != mask.shape:
+                raise ValueError(
+                    f"the mask of {name!r}, {tuple(mask.shape)}, fits no prunable layer of this "
+                    "model: it belongs to another architecture"
+                )
+        self._model, self._layers = model, layers
+        self._norms = followers(model) if self.batchnorm == "skip" else {}
+        for name, layer in layers.items():
+            held = self.masks.get(name)
+            self.masks[name] = (
+                torch.ones_like(layer.weight, requires_grad=False)
+                if held is None
+                else held.to(layer.weight)
+            )
+        self._refresh()
+        if self.mask_gradients:
+            self._hook_gradients()
+
+    def _hook_gradients(self) -> None:
+        masks = self.masks
+
+        def hook_for(name: str) -> Callable[[Tensor], None]:
+            def hide(weight: Tensor) -> None:
+                if weight.grad is not None:
+                    weight.grad.mul_(masks[name])
+
+            return hide
+
+        for name, layer in self._layers.items():
+            weight: Any = layer.weight  # torch leaves its hook methods untyped
+            handle = weight.register_post_accumulate_grad_hook(hook_for(name))
+            self._hooks.append(handle.remove)
+
+    def begin(self, model: nn.Module, epoch: int) -> None:
+        """Prune `model` to the schedule's sparsity if an event falls on `epoch`."""
+        if model is not self._model or (self.mask_gradients and not self._hooks):
+            self.bind(model)
+        self.update(epoch)
+
+    def update(self, epoch: int) -> dict[str, float]:
+        """Prune if the schedule fires at `epoch`; the density of each prunable layer after it.
+
+        Warns of layers with fewer than three weights left.
+
+        Raises:
+            RuntimeError: no model was given yet.
+        """
+        if self._model is None:
+            raise RuntimeError("no model yet: give one to GradualMagnitudePruning or to begin()")
+        if self.schedule.fires(epoch):
+            weights = {name: layer.weight.detach() for name, layer in self._layers.items()}
+            pruned = magnitude_masks(
+                weights, self.masks, self.schedule.sparsity(epoch), scope=self.scope
+            )
+            for name, mask in pruned.items():
+                self.masks[name].copy_(mask)
+            self._refresh()
+            self._warn_thin()
+        return self.densities()
+
+    def _refresh(self) -> None:
+        """List what is multiplied by what, and multiply once."""
+        self._held = [layer.weight.detach() for layer in self._layers.values()]
+        self._by = [self.masks[name] for name in self._layers]
+        for name, norm in self._norms.items():
+            if name in self._layers:
+                alive = self.masks[name].flatten(1).any(1)
+                self._held += [norm.weight.detach(), norm.bias.detach()]
+                self._by += [alive.to(norm.weight), alive.to(norm.bias)]
+        self._multiply()
+
+    @torch.no_grad()
+    def _multiply(self) -> None:
+        torch._foreach_mul_(self._held, self._by)
+
+    def apply(self, model: nn.Module) -> None:
+        """Zero every pruned weight of the bound model; twice is the same as once."""
+        self._multiply()
+
+    def attach(self, optimizer: torch.optim.Optimizer) -> None:
+        """Apply after every `optimizer.step()`, in a loop that does not call `apply`."""
+        handle = optimizer.register_step_post_hook(lambda *_: self._multiply())
+        self._hooks.append(handle.remove)
+
+    def finish(self, model: nn.Module) -> None:
+        """Remove all hooks; masks and zeros stay."""
+        for remove in self._hooks:
+            remove()
+        self._hooks.clear()
+
+    def densities(self) -> dict[str, float]:
+        """Layer name -> share of its weights that are left, in [0, 1]."""
+        return {name: count / self.masks[name].numel() for name, count in self.active().items()}
+
+    def active(self) -> dict[str, int]:
+        """Layer name -> number of weights left."""
+        if not self.masks:
+            return {}
+        left = torch.stack([mask.count_nonzero() for mask in self.masks.values()]).tolist()
+        return dict(zip(self.masks, left, strict=True))
+
+    def _warn_thin(self) -> None:
+        thin = [f"{name} ({n})" for name, n in self.active().items() if n < THIN]
+        if thin:
+            warnings.warn(
+                f"layers with fewer than {THIN} weights left: {', '.join(thin)}; keep them dense "
+                "or lower the sparsity",
+                stacklevel=3,
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Masks by layer name, bool."""
+        return {name: mask.bool() for name, mask in self.masks.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take masks over; they are applied at once if a model is bound.
+
+        Raises:
+            ValueError: a mask fits no layer of the bound model.
+        """
+        model = self._model
+        self.masks = {name: mask.clone() for name, mask in state.items()}
+        if model is not None:
+            self.bind(model)
+
+
+@torch.no_grad()
+def magnitude_masks(
+    weights: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
+    sparsity: float,
+    *,
+    scope: Scope = "layer",
+) -> dict[str, Tensor]:
+    """Bool masks that zero the smallest magnitudes of the masked weights, inside the old masks.
+
+    Ties fall in order of position (and of layers). The number zeroed is the exact ceiling of
+    sparsity times the size.
+
+    Args:
+        weights: layer name -> weight.
+        masks: layer name -> the mask before, 0 or 1, same shapes.
+        sparsity: share to be zero after, in [0, 1), per layer or of the sum.
+        scope: see `GradualMagnitudePruning`.
+
+    >>> weight = {"a": torch.tensor([3.0, -1.0, 2.0, 0.5])}
+    >>> magnitude_masks(weight, {"a": torch.ones(4)}, 0.5)["a"].tolist()
+    [True, False, True, False]
+    """
+    scores = {name: (weights[name] * masks[name]).abs() for name in weights}
+    if scope == "global":
+        sizes = [score.numel() for score in scores.values()]
+        flat = torch.cat([score.flatten() for score in scores.values()])
+        kept = torch.split(_keep_largest(flat, pruned_count(sparsity, len(flat))), sizes)
+        found = {name: mask.view_as(weights[name]) for name, mask in zip(scores, kept, strict=True)}
+    else:
+        by_layer = dict.fromkeys(scores, sparsity)
+        if scope == "erk":
+            by_layer = erk_sparsities({n: tuple(w.shape) for n, w in weights.items()}, sparsity)
+        found = {
+            name: _keep_largest(
+                score.flatten(), pruned_count(by_layer[name], score.numel())
+            ).view_as(score)
+            for name, score in scores.items()
+        }
+    return {name: mask & masks[name].bool() for name, mask in found.items()}
+
+
+def _keep_largest(score: Tensor, drop: int) -> Tensor:
+    """(n,) bool, False for the `drop` smallest of `score` (n,), ties in order of position."""
+    if drop == 0:
+        return torch.ones_like(score, dtype=torch.bool)
+    threshold = score.kthvalue(drop).values
+    tied = score == threshold
+    spare = drop - (score < threshold).sum()
+    return (score > threshold) | (tied & (tied.cumsum(0) > spare))
+
+
+def erk_sparsities(shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> dict[str, float]:
+    """Sparsity of each layer so that density is proportional to sum(shape) / prod(shape).
+
+    Layers that would be denser than dense are left whole, and the rest share the remainder.
+
+    >>> erk = erk_sparsities({"wide": (100, 100), "thin": (10, 10)}, 0.9)
+    >>> round(erk["thin"], 3), round(erk["wide"], 3)
+    (0.082, 0.908)
+    """
+    size = {name: float(torch.Size(shape).numel()) for name, shape in shapes.items()}
+    raw = {name: sum(shape) / size[name] for name, shape in shapes.items()}
+    left = (1 - sparsity) * sum(size.values())
+    whole: set[str] = set()
+    while True:
+        free = [name for name in shapes if name not in whole]
+        budget = left - sum(size[name] for name in whole)
+        scale = budget / max(sum(raw[name] * size[name] for name in free), 1e-12)
+        over = {name for name in free if raw[name] * scale > 1}
+        if not over:
+            break
+        whole |= over
+    return {name: 0.0 if name in whole else 1 - max(raw[name] * scale, 0.0) for name in shapes}
