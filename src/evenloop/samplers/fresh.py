@@ -1,0 +1,187 @@
+"""Batches of rows made on the spot: drawn from a generator, labelled by frozen annotators.
+
+The two batch rules of Wyllie, Shumailov and Papernot, "Fairness Feedback Loops" (FAccT 2024):
+a classifier sees generated rows only, a generator sees generated rows mixed into natural batches.
+Either may be curated by `Quota`. Nothing is stored: every batch is a fresh draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from evenloop.data import GroupedData
+from evenloop.groups import GroupIndex
+from evenloop.rng import Rng
+from evenloop.samplers.quota import Quota
+from evenloop.seams import Batch, Sampler
+
+__all__ = ["Fresh", "Mixed", "mixed_sizes"]
+
+Draw = Callable[[int, torch.Generator], Tensor]
+
+
+def mixed_sizes(batch: int, synthetic: float) -> tuple[int, int]:
+    """Rows of a batch that are generated, floor(B s), and natural, the rest.
+
+    >>> mixed_sizes(256, 0.1), mixed_sizes(64, 1.0)
+    ((25, 231), (64, 0))
+
+    Raises:
+        ValueError: the share is outside [0, 1].
+    """
+    if not 0 <= synthetic <= 1:
+        raise ValueError(f"synthetic must be a share in [0, 1], got {synthetic}")
+    made = int(batch * synthetic + 1e-9)
+    return made, batch - made
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh(Sampler):
+    """Generated batches, labelled by `stratum`, curated by `quota` if there is one.
+
+    An epoch over N rows has ceil(N / B) batches. Without curation the last is as short as the last
+    natural batch would be; with it every batch has B rows.
+
+    Attributes:
+        draw: (n, generator) -> (n, ...) new samples.
+        stratum: (n, ...) samples -> (n,) int64 strata `label * groups + group`.
+        classes: number of labels.
+        groups: number of groups in a stratum; 1 where `stratum` gives the label alone.
+        quota: how batches are curated; None takes the rows as they come.
+        blocks: batches drawn, decoded and annotated at once, at least 1.
+        device: of the random draws.
+        finish: applied to the images and strata of every batch (a conditional VAE's plane).
+
+    >>> import torch
+    >>> from evenloop.data import Schema
+    >>> data = GroupedData.of(torch.zeros(10, 1), [0] * 10, {}, Schema(("no", "yes")))
+    >>> coin = lambda n, g: torch.rand(n, 1, generator=g)
+    >>> fresh = Fresh(coin, lambda x: (x[:, 0] > 0.5).long(), classes=2)
+    >>> [len(b) for b in fresh.epoch(data, GroupIndex.of(data), batch=4, rng=Rng.of(0))]
+    [4, 4, 2]
+    """
+
+    draw: Draw
+    stratum: Callable[[Tensor], Tensor]
+    classes: int
+    groups: int = 1
+    quota: Quota | None = None
+    blocks: int = 1
+    device: torch.device | str = "cpu"
+    finish: Callable[[Tensor, Tensor], Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("classes", "groups", "blocks"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    def steps(self, rows: int, batch: int) -> int:
+        """ceil(rows / batch)."""
+        return -(-rows // batch)
+
+    def epoch(
+        self, data: GroupedData, groups: GroupIndex, *, batch: int, rng: Rng
+    ) -> Iterator[Batch]:
+        """Batches without `index`; of `data` only the number of rows matters."""
+        generator = rng.at("draw").gen(self.device)
+        pairs = (
+            self._plain(len(data), batch, generator)
+            if self.quota is None
+            else self._curated(self.quota, len(data), batch, generator, rng)
+        )
+        for x, cell in pairs:
+            seen = x if self.finish is None else self.finish(x, cell)
+            yield Batch(seen, cell // self.groups, cell)
+
+    def _plain(
+        self, rows: int, batch: int, generator: torch.Generator
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, rows, batch * self.blocks):
+            with torch.no_grad():
+                x = self.draw(min(batch * self.blocks, rows - start), generator)
+                cell = self.stratum(x)
+            yield from zip(torch.split(x, batch), torch.split(cell, batch), strict=True)
+
+    def _curated(
+        self, quota: Quota, rows: int, batch: int, generator: torch.Generator, rng: Rng
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        shuffle = rng.at("shuffle").gen(self.device)
+        left = self.steps(rows, batch)
+        while left:
+            made = quota.curate(
+                lambda n: self.draw(n, generator),
+                self.stratum,
+                batch=batch,
+                strata=self.classes * self.groups,
+                generator=shuffle,
+                blocks=min(self.blocks, left),
+            )
+            left -= len(made.cell)
+            yield from zip(made.x, made.cell, strict=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The tally of the quota."""
+        return self.quota.state_dict() if self.quota else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue the tally of the quota."""
+        if self.quota:
+            self.quota.load_state_dict(state)
+
+
+@dataclass(frozen=True, slots=True)
+class Mixed(Sampler):
+    """Natural batches in which floor(B s) rows are generated.
+
+    The generated rows of a batch are a fresh draw; the natural rows are the first B - floor(B s)
+    of the shuffled natural batch. In a last, short batch the generated count stays.
+
+    Attributes:
+        draw: (n, generator) -> (n, ...) new samples, floating in [0, 1].
+        synthetic: share s of generated rows, in [0, 1].
+        stratum: samples -> (n,) int64 strata; natural rows use the data's. None: all stratum 0.
+        device: of the random draws.
+        finish: applied to the images and strata of every batch.
+    """
+
+    draw: Draw
+    synthetic: float
+    stratum: Callable[[Tensor], Tensor] | None = None
+    device: torch.device | str = "cpu"
+    finish: Callable[[Tensor, Tensor], Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        mixed_sizes(1, self.synthetic)
+
+    def steps(self, rows: int, batch: int) -> int:
+        """ceil(rows / batch)."""
+        return -(-rows // batch)
+
+    def epoch(
+        self, data: GroupedData, groups: GroupIndex, *, batch: int, rng: Rng
+    ) -> Iterator[Batch]:
+        """Batches without `index`, generated rows first; `y` is the natural label, else 0."""
+        generator = rng.at("draw").gen(self.device)
+        order = torch.randperm(len(data), generator=rng.at("natural").gen()).to(data.y.device)
+        made, natural = mixed_sizes(batch, self.synthetic)
+        for start in range(0, len(data), batch):
+            index = order[start : start + batch][:natural]
+            x, y = as_floating(data.x[index]), data.y[index]
+            cell = groups.cell[index] if self.stratum else torch.zeros_like(y)
+            if made:
+                with torch.no_grad():
+                    new = self.draw(made, generator)
+                    code = self.stratum(new) if self.stratum else y.new_zeros(made)
+                x, cell = torch.cat([new, x]), torch.cat([code, cell])
+                y = torch.cat([y.new_zeros(made), y])
+            yield Batch(x if self.finish is None else self.finish(x, cell), y, cell)
+
+
+def as_floating(x: Tensor) -> Tensor:
+    """Pixels in [0, 1]: uint8 divided by 255, floating as it is."""
+    return x.float() / 255 if x.dtype == torch.uint8 else x
