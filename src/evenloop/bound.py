@@ -50,7 +50,7 @@ def feedback_factor(*, n0: int, human: int, model: int, rounds: int) -> NDArray[
         ("model", model, 0),
         ("rounds", rounds, 0),
     ):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        if isinstance(value, bool) or int(value) != value or value < least:
             raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
     n = n0 + np.arange(1, rounds + 1, dtype=np.float64) * (human + model)
     if human == 0:

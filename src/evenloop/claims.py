@@ -43,9 +43,7 @@ class Verdict:
         unsure = isnan(slack.value) or low <= 0 <= high
         says: Literal["within", "exceeds", "inconclusive"]
         says = "inconclusive" if unsure else "within" if low > 0 else "exceeds"
-        return Verdict(
-            round, says, bound.value, measured.value, slack.value, low, high, measured.n
-        )
+        return Verdict(round, says, bound.value, measured.value, slack.value, low, high, measured.n)
 
 
 class Claim(Protocol):

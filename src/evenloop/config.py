@@ -6,10 +6,9 @@ flow. Every mistake is one `ConfigError` that names the key, the value and the f
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib import resources
 from pathlib import Path
@@ -18,7 +17,9 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-__all__ = ["About", "ConfigError", "RunConfig", "construct", "load", "nearest", "preset_names"]
+from evenloop.words import nearest
+
+__all__ = ["About", "ConfigError", "RunConfig", "construct", "load", "preset_names"]
 
 T = TypeVar("T")
 ALIASES = {
@@ -26,7 +27,6 @@ ALIASES = {
     "learner": "net",
     "model": "net",
     "data_dir": "world.root",
-    "seed": "seeds",
 }
 
 
@@ -86,14 +86,6 @@ class RunConfig(BaseModel):
         return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
 
-def nearest(word: str, known: Iterable[str], what: str) -> str:
-    """The sentence for an unknown name: the near misses, or all the names."""
-    known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
-    return f"unknown {what} {word!r}; {hint}"
-
-
 def construct(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     """A dataclass from plain values, types checked and unknown keys refused with near misses.
 
@@ -103,7 +95,7 @@ def construct(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
     for key in values:
         if key not in known:
-            raise ConfigError(nearest(key, known, f"field of {where}"))
+            raise ConfigError(f"{where} has no field {key!r}; {nearest(key, known)}")
     try:
         return TypeAdapter(cls).validate_python(dict(values))
     except ValidationError as error:
@@ -168,7 +160,7 @@ def _raw(source: str) -> tuple[dict[str, Any], bool]:
             raise ConfigError(f"unknown variant {variant!r} of {name!r}; the only one is :small")
         path, small = _preset_folder() / f"{name}.yaml", variant == "small"
         if name not in preset_names():
-            raise ConfigError(nearest(name, preset_names(), "preset"))
+            raise ConfigError(f"no preset {name!r}; {nearest(name, preset_names())}")
     try:
         raw = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
@@ -203,7 +195,9 @@ def _value(key: str, text: str) -> Any:
 
 def _set(raw: dict[str, Any], key: str, value: Any) -> None:
     key = ALIASES.get(key, key)
-    if key == "world.name":
+    if key == "seed":
+        raw["seeds"] = [value]
+    elif key == "world.name":
         raw["world"] = {"name": value}
     elif key == "net":
         raw["net"] = {"name": value} if isinstance(value, str) else value
@@ -236,8 +230,8 @@ def _place(raw: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
         choices = ", ".join(f"{s}.{leaf}" if s else leaf for s in matches)
         raise ConfigError(f"{key!r} could be {choices}; write the one you mean")
     if not matches or leaf not in sections[matches[0]]:
-        known = sections[matches[0]] if matches else {k for names in sections.values() for k in names}
-        raise ConfigError(nearest(leaf if matches else key, [*known, *ALIASES], "key"))
+        known = sections[matches[0]] if matches else set().union(*sections.values())
+        raise ConfigError(f"unknown key {key!r}; {nearest(leaf, [*known, *ALIASES])}")
     return _section(raw, matches[0]), leaf
 
 
@@ -245,11 +239,14 @@ def _sections(raw: Mapping[str, Any]) -> dict[str, set[str]]:
     """Field names by section: "" the top, world, recipe, loop.<place>.<verb>."""
     from evenloop.loops import find as find_loop
     from evenloop.recipe import Recipe
-    from evenloop.worlds import find as find_world
+    from evenloop.worlds import WORLDS
 
     top = set(RunConfig.model_fields) - {"world", "loop", "net", "recipe", "about", "name"}
     sections = {"": top | {"human_share", "per_round"}}
-    sections["world"] = {f.name for f in fields(find_world(raw["world"]["name"]))}
+    world = raw["world"].get("name")
+    if world not in WORLDS:
+        raise ConfigError(f"no world {world!r}; {nearest(str(world), WORLDS)}")
+    sections["world"] = {f.name for f in fields(WORLDS[world])}  # type: ignore[arg-type]
     sections["recipe"] = {f.name for f in fields(Recipe)}
     sections["net"] = set(raw["net"]) - {"name"}
     for place, entry in enumerate(raw["loop"]):
@@ -298,7 +295,7 @@ def _seeds(value: Any) -> tuple[int, ...]:
 def _checked(raw: dict[str, Any]) -> RunConfig:
     for key in raw:
         if key not in RunConfig.model_fields:
-            raise ConfigError(nearest(key, RunConfig.model_fields, "key"))
+            raise ConfigError(f"unknown key {key!r}; {nearest(key, RunConfig.model_fields)}")
     try:
         return RunConfig.model_validate(raw)
     except ValidationError as error:

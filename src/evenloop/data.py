@@ -285,7 +285,7 @@ class GroupedData:
 def _check_labels(name: str, y: Tensor, n: int, classes: int) -> None:
     if y.shape != (n,):
         raise ValueError(f"{name} must have shape ({n},), got {tuple(y.shape)}")
-    if n and not (0 <= int(y.min()) and int(y.max()) < classes):
+    if n and not (int(y.min()) >= 0 and int(y.max()) < classes):
         bad = int(y.min()) if int(y.min()) < 0 else int(y.max())
         raise ValueError(f"{name} holds {bad}, but the classes are 0..{classes - 1}")
 

@@ -8,7 +8,7 @@ does what the uninterrupted one does, bit for bit.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -195,7 +195,7 @@ def _prepare(
 
 def _epoch(
     job: _Job,
-    forward: nn.Module,
+    forward: Callable[[Tensor], Any],
     data: GroupedData,
     groups: GroupIndex,
     recipe: Recipe,
@@ -222,13 +222,15 @@ def _epoch(
     job.losses.append(_mean_loss(torch.stack(losses), rng.name, job.epoch))
 
 
-def _step(job: _Job, forward: nn.Module, batch: Batch, recipe: Recipe, step: int) -> Tensor:
+def _step(
+    job: _Job, forward: Callable[[Tensor], Any], batch: Batch, recipe: Recipe, step: int
+) -> Tensor:
     half = recipe.precision == "bf16"
     with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=half):
         outputs = forward(batch.x)
         loss = job.objective.loss(outputs, batch.y, batch.cell)
     job.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     if recipe.clip_norm:
         nn.utils.clip_grad_norm_(job.model.parameters(), recipe.clip_norm)
     job.optimizer.step()
@@ -297,8 +299,8 @@ def predict(model: nn.Module, x: Tensor, *, batch: int = 1024) -> Tensor:
     was_training = model.training
     model.eval()
     parts = []
-    for chunk in x.split(batch):
-        chunk = chunk.to(device)
+    for start in range(0, len(x), batch):
+        chunk = x[start : start + batch].to(device)
         parts.append(model(chunk.double() if double and chunk.is_floating_point() else chunk))
     model.train(was_training)
     return torch.cat(parts).to(x.device) if parts else x.new_zeros(0, 0, dtype=torch.float32)

@@ -45,7 +45,9 @@ class Trainer(Protocol):
         objective: Objective | None = None,
         surgery: Surgery | None = None,
         keep: Keep | None = None,
-    ) -> Fit: ...
+    ) -> Fit:
+        """Train `model` in place; see `evenloop.fit.fit`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -213,6 +215,7 @@ def run(
     seed: int = 0,
     record: Record | None = None,
     claims: Sequence[Claim] = (),
+    tell: Callable[[int], None] | None = None,
 ) -> Record:
     """Run `loop` for at most `rounds` rounds and return the record of what was counted.
 
@@ -227,6 +230,7 @@ def run(
         seed: names every random stream of the run.
         record: where rows and state are kept; in memory by default.
         claims: theorems and tolerances checked after every round; a broken one is an alarm.
+        tell: called with the number of finished rounds, at the start and after each.
 
     Raises:
         ValueError: `rounds` is not positive.
@@ -239,6 +243,8 @@ def run(
     if record.rows and record.rows[-1].stop:
         return record
     state = _resume(record, world, root) or loop.init(world, None, root.at("init"))
+    if tell:
+        tell(len(record.rows))
     for round in range(len(record.rows), rounds):
         before = state.data
         state, notes = loop.step(world, state, round, root.at("round", round))
@@ -247,6 +253,8 @@ def run(
         row = replace(row, alarms=row.alarms + broken)
         samples = _samples(state.data, before, root.at("show", round))
         record.append(row, state.data, state.models, state.extra, samples)
+        if tell:
+            tell(len(record.rows))
         if notes.stop is not None:
             break
     return record

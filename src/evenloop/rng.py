@@ -42,7 +42,7 @@ class Rng:
         Raises:
             ValueError: if the seed is not an integer in that range.
         """
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        if type(seed) is not int or not 0 <= seed < 2**63:
             raise ValueError(f"seed must be an integer in [0, 2**63), got {seed!r}")
         return Rng(hashlib.blake2b(seed.to_bytes(8, "big"), digest_size=16).digest())
 

@@ -40,7 +40,8 @@ def bound(inputs: dict[str, Any]) -> Any:
 
 def oracle(respond: Callable[[float, dict[str, Any]], float]) -> Callable[[dict[str, Any]], Any]:
     def case(inputs: dict[str, Any]) -> Any:
-        sizes = dict(n0=inputs["n0"], human=inputs["m"], model=inputs["k"], rounds=inputs["T"])
+        names = {"n0": "n0", "human": "m", "model": "k", "rounds": "T"}
+        sizes = {ours: inputs[theirs] for ours, theirs in names.items()}
         p, n = inputs["population_rate"], inputs["n0"]
         trained, written = mean_path(
             lambda f: respond(f, inputs),

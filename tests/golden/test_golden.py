@@ -66,7 +66,9 @@ def cases() -> list[Any]:
         every = {case["name"]: case for case in json.loads(path.read_text())}
         for name, case in every.items():
             inputs = with_references(case["inputs"], every)
-            listed.append(pytest.param(path.stem, case | {"inputs": inputs}, id=f"{path.stem}-{name}"))
+            listed.append(
+                pytest.param(path.stem, case | {"inputs": inputs}, id=f"{path.stem}-{name}")
+            )
     return listed
 
 

@@ -1,0 +1,176 @@
+"""From a checked configuration to the values of a run: loop, world, audit split, claims."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from evenloop import loops, models, worlds
+from evenloop.audit import Audit
+from evenloop.claims import Claim, FeedbackClaim
+from evenloop.config import ConfigError, RunConfig, construct
+from evenloop.data import GroupedData
+from evenloop.loop import Loop, World, chain
+from evenloop.models import Pixels
+from evenloop.recipe import RECIPES, Recipe
+from evenloop.rng import Rng
+from evenloop.words import nearest
+from evenloop.worlds.prepare import holdout, imbalanced
+
+__all__ = ["Job", "assemble", "check"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """One seed's run, ready to go."""
+
+    loop: Loop
+    world: World
+    audit: Audit
+    claims: tuple[Claim, ...]
+    rounds: int
+    seed: int
+
+
+def assemble(config: RunConfig, seed: int) -> Job:
+    """The values of one seed's run; the data is read once per process.
+
+    Raises:
+        ConfigError: a value that the data or the model contradicts.
+        FileNotFoundError: the world's files are not there.
+    """
+    root = Rng.of(seed)
+    loop, recipe = _loop(config), _recipe(config)
+    data, normalisation = _source(_world_key(config.world))
+    data = _imbalanced(data, config, root)
+    if not 1 <= config.test_size < len(data):
+        raise ConfigError(
+            f"test_size={config.test_size} must leave rows to train on; the data has {len(data)}"
+        )
+    train, held_out = holdout(data, size=config.test_size, rng=root.at("holdout"))
+    for name in config.by:
+        if name not in ("truth", "label"):
+            _known(name, [a.name for a in data.schema.attributes] + ["truth"], "by")
+    net = _Net(config.net, data.x.shape[1:], len(data.schema.classes), normalisation)
+    world = World(train, config.by, net, recipe)
+    claims = _claims(config, data)
+    return Job(loop, world, Audit(held_out, config.by), claims, config.rounds, seed)
+
+
+def check(config: RunConfig) -> None:
+    """Everything that can be wrong before training, tried on the first seed.
+
+    Raises:
+        ConfigError: naming the field, the value and the fix.
+        FileNotFoundError: the world's files are not there.
+    """
+    job = assemble(config, config.seeds[0])
+    try:
+        state = job.loop.init(job.world, None, Rng.of(0).at("check"))
+        job.world.net(Rng.of(0).at("check"))(job.world.data.x[:2])
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    recipe, n = job.world.recipe, len(state.data)
+    if recipe.drop_last and recipe.batch > n:
+        raise ConfigError(
+            f"batch={recipe.batch} is larger than the first training set of {n} rows and short "
+            f"batches are dropped; set batch to at most {n} or drop_last=false"
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Net:
+    """Builds the configured classifier; its first weights depend on the stream alone."""
+
+    options: Mapping[str, Any]
+    shape: torch.Size
+    classes: int
+    normalisation: Any
+
+    def __call__(self, rng: Rng) -> nn.Module:
+        options = dict(self.options)
+        name = options.pop("name")
+        if len(self.shape) == 3:
+            channels, size = self.shape[0], tuple(self.shape[1:])
+            shape: dict[str, Any] = {"channels": channels, "size": size}
+        else:
+            shape = {"features": self.shape[0]}
+        net = models.seeded(
+            lambda: models.build(name, classes=self.classes, **shape, **options), rng.seed
+        )
+        if len(self.shape) == 3 and self.normalisation is not None:
+            return Pixels(net, *self.normalisation)
+        return net
+
+
+def _loop(config: RunConfig) -> Loop:
+    built = []
+    for entry in config.loop:
+        for verb, values in entry.items():
+            _known(verb, loops.names(), "loop")
+            kind = loops.find(verb)
+            values = dict(values or {})
+            if "track" in kind.__dataclass_fields__ and config.track is not None:
+                values.setdefault("track", config.track)
+            built.append(construct(kind, values, verb))
+    if not built:
+        raise ConfigError(f"loop is empty; name at least one of: {', '.join(loops.names())}")
+    return built[0] if len(built) == 1 else chain(*built)
+
+
+def _recipe(config: RunConfig) -> Recipe:
+    values = dict(config.recipe)
+    base = values.pop("base", None)
+    if base is None:
+        return construct(Recipe, values, "recipe")
+    _known(base, RECIPES, "recipe")
+    construct(Recipe, values, "recipe")
+    try:
+        return replace(RECIPES[base], **values)
+    except ValueError as error:
+        raise ConfigError(f"recipe: {error}") from None
+
+
+def _known(name: str, known: Any, what: str) -> None:
+    if name not in known:
+        raise ConfigError(f"{what}={name!r} is not known; {nearest(name, known)}")
+
+
+def _world_key(world: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in sorted(world.items()))
+
+
+@cache
+def _source(key: tuple[tuple[str, Any], ...]) -> tuple[GroupedData, Any]:
+    values = dict(key)
+    name = values.pop("name", None)
+    _known(name, worlds.names(), "world")
+    source = construct(worlds.WORLDS[name], values, f"world {name}")
+    return source.load(), source.normalisation
+
+
+def _imbalanced(data: GroupedData, config: RunConfig, root: Rng) -> GroupedData:
+    if config.track is not None:
+        try:
+            data.schema.klass(config.track)
+        except ValueError as error:
+            raise ConfigError(f"track: {error}") from None
+    if not config.imbalance:
+        return data
+    if config.track is None:
+        raise ConfigError(f"imbalance={config.imbalance} needs track=, the class it favours")
+    rng = root.at("imbalance")
+    return imbalanced(data, track=config.track, factor=config.imbalance, rng=rng)[0]
+
+
+def _claims(config: RunConfig, data: GroupedData) -> tuple[Claim, ...]:
+    relabels = any("relabel" in entry for entry in config.loop)
+    if config.track is None or not relabels:
+        return ()
+    klass = data.schema.klass(config.track)
+    return (FeedbackClaim(klass, "first"), FeedbackClaim(klass, "running"))
