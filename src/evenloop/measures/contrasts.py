@@ -1,0 +1,139 @@
+"""Groups held against each other: arrays of contrasts, folded to the widest one.
+
+Rates come as arrays (K, F, G): K blocks, F rates in each, G groups. Contrasts are (K, F, G, H).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evenloop.intervals import Bounded, difference, normal_quantile, ratio
+
+__all__ = [
+    "Kind",
+    "Over",
+    "against_all",
+    "fold",
+    "pairs",
+    "percentile_limits",
+    "simultaneous_limits",
+]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Kind = Literal["difference", "ratio"]
+Over = Literal["worst", "mean"]
+
+CHUNK = 2_000_000
+"""Numbers in one working array of the bootstrap."""
+
+
+def pairs(rate: Bounded, kind: Kind) -> Bounded:
+    """Group i against group j at [..., i, j]; nan against itself."""
+    first = Bounded(*(part[..., :, None] for part in rate))
+    second = Bounded(*(part[..., None, :] for part in rate))
+    found = difference(first, second) if kind == "difference" else ratio(first, second)
+    return found.where(~np.eye(rate.value.shape[-1], dtype=bool))
+
+
+def against_all(rate: Bounded, rest: Bounded, share: Floats, kind: Kind) -> Bounded:
+    """Group against all at [..., 0], all against group at [..., 1], from group against the rest.
+
+    A group is part of "all", so the two are not independent; but group minus all is (1 - share)
+    times group minus rest, and their ratio grows with the ratio to the rest.
+    """
+    if kind == "difference":
+        apart = Bounded(*((1 - share) * part for part in difference(rate, rest)))
+        back = Bounded(-apart.value, -apart.high, -apart.low)
+    else:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            fold = [1 / (share + (1 - share) / part) for part in ratio(rate, rest)]
+            apart = Bounded(*fold)
+            back = Bounded(1 / apart.value, 1 / apart.high, 1 / apart.low)
+    return Bounded(*(np.stack(pair, -1) for pair in zip(apart, back, strict=True)))
+
+
+def fold(
+    contrast: Bounded, void: Bools, kind: Kind, over: Over
+) -> tuple[tuple[float, float, float], tuple[int, ...] | None]:
+    """Value, low and high of the widest contrast (K, F, G, H), and where it is."""
+    pick = np.fmax if kind == "difference" else np.fmin
+    keep = ~void[:, None, None, None]
+    kept = contrast.where(np.broadcast_to(keep, contrast.value.shape))
+    blocks = [pick.reduce(part.reshape(len(part), -1), axis=1) for part in kept]
+    value, low, high = blocks
+    low, high = np.maximum(low, 0), high if kind == "difference" else np.minimum(high, 1)
+    if np.isnan(value).all():
+        return (np.nan, np.nan, np.nan), None
+    flat = kept.value.ravel() if kind == "difference" else -kept.value.ravel()
+    where = np.unravel_index(int(np.nanargmax(flat)), kept.value.shape)
+    collapse = pick.reduce if over == "worst" else np.nanmean
+    folded = (float(collapse(part)) for part in (value, low, high))
+    return (next(folded), next(folded), next(folded)), tuple(int(i) for i in where)
+
+
+def percentile_limits(
+    hits: Ints, of: Ints, usable: Bools, kind: Kind, over: Over, level: float
+) -> tuple[float, float]:
+    """Equal-tailed quantiles of the gap over resamples (R, K, F, G)."""
+    rate = hits / np.where(usable & (of > 0), of, np.nan)
+    top, bottom = np.fmax.reduce(rate, axis=-1), np.fmin.reduce(rate, axis=-1)
+    if kind == "difference":
+        block = np.fmax.reduce(top - bottom, axis=-1)
+        gap = np.fmax.reduce(block, axis=-1) if over == "worst" else np.nanmean(block, axis=-1)
+    else:
+        block = np.fmin.reduce(bottom / np.where(top > 0, top, np.nan), axis=-1)
+        gap = np.fmin.reduce(block, axis=-1) if over == "worst" else np.nanmean(block, axis=-1)
+    tail = (1 - level) / 2
+    low, high = np.nanquantile(gap, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def simultaneous_limits(
+    hits: Ints,
+    of: Ints,
+    drawn: Ints,
+    drawn_of: Ints,
+    defined: Bools,
+    void: Bools,
+    kind: Kind,
+    over: Over,
+    level: float,
+) -> tuple[float, float]:
+    """Limits of the gap from the largest standardised error of any pair in each resample.
+
+    A rate that is 0 or 1 never moves when its items are drawn again; its standard error is that
+    of the rate with one item added on either side, and the quantile is at least one pair's.
+    """
+    centre, error = _scaled(hits, of, kind)
+    moved = _scaled(drawn, drawn_of, kind)[0] - centre
+    width = np.hypot(error[..., :, None], error[..., None, :])
+    usable = np.where(defined & ~void[:, None, None, None], width, np.nan)
+    step = max(1, CHUNK // usable.size)
+    widest = [
+        np.fmax.reduce(
+            (np.abs(part[..., :, None] - part[..., None, :]) / usable).reshape(len(part), -1),
+            axis=1,
+        )
+        for part in (moved[start : start + step] for start in range(0, len(moved), step))
+    ]
+    reach = max(float(np.nanquantile(np.concatenate(widest), level)), normal_quantile(level))
+    apart = centre[..., :, None] - centre[..., None, :]
+    limits = Bounded(apart, apart - reach * usable, apart + reach * usable)
+    if kind == "ratio":
+        limits = Bounded(*(np.exp(part) for part in limits))
+    (_, low, high), _ = fold(limits.where(defined), void, kind, over)
+    return low, high
+
+
+def _scaled(hits: Ints, of: Ints, kind: Kind) -> tuple[Floats, Floats]:
+    """Rates, or their logarithms for ratios, with standard errors; nan without items."""
+    n = np.where(of > 0, of, np.nan)
+    near = (hits + 1) / (n + 2)
+    if kind == "difference":
+        return hits / n, np.sqrt(near * (1 - near) / (n + 2))
+    return np.log((hits + 0.5) / (n + 1)), np.sqrt((1 - near) / near / (n + 2))
