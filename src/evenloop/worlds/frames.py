@@ -1,0 +1,186 @@
+"""Rows of a frame to `GroupedData`: pictures by path or bytes, or feature columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evenloop.data import Attribute, GroupedData, Schema
+from evenloop.worlds.base import check_choice
+from evenloop.worlds.columns import (
+    Coded,
+    code_labels,
+    encode,
+    group_column,
+    need_columns,
+)
+from evenloop.worlds.images import decode
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "POLICIES",
+    "assemble",
+    "feature_columns",
+    "group_columns",
+    "images_from_frame",
+    "picture",
+    "table_from_frame",
+    "usable",
+]
+
+POLICIES = ("error", "drop")
+"""What to do with rows that lack a feature or a label."""
+
+
+def assemble(x: Any, label: Coded, groups: Mapping[str, Coded]) -> GroupedData:
+    """Data from inputs, coded labels and coded group columns."""
+    attributes = tuple(Attribute(name, coded.names) for name, coded in groups.items())
+    codes = {name: coded.codes for name, coded in groups.items()}
+    return GroupedData.of(x, label.codes, codes, Schema(label.names, attributes))
+
+
+def group_columns(frame: pd.DataFrame, groups: Sequence[str], where: str) -> dict[str, Coded]:
+    """Codes of every group column, in order.
+
+    Raises:
+        ValueError: a column is missing or named twice.
+    """
+    found: dict[str, Coded] = {}
+    for spec in groups:
+        name, coded = group_column(frame, spec, where)
+        if name in found:
+            raise ValueError(f"group column {name!r} is named twice in groups={tuple(groups)}")
+        found[name] = coded
+    return found
+
+
+def picture(cell: object, base: Path, row: int) -> bytes | Path:
+    """An image cell as encoded bytes, or as the path of a file (relative ones below `base`).
+
+    Raises:
+        ValueError: it is neither text, bytes nor a record of bytes and path.
+    """
+    if isinstance(cell, Mapping):
+        cell = cell["bytes"] if cell.get("bytes") is not None else cell.get("path")
+    if isinstance(cell, bytes):
+        return cell
+    if isinstance(cell, str) and cell:
+        return base / cell
+    raise ValueError(f"the image in row {row} is {cell!r}; it must be a path or encoded bytes")
+
+
+def images_from_frame(
+    frame: pd.DataFrame,
+    *,
+    target: str,
+    image: str = "image",
+    groups: Sequence[str] = (),
+    classes: Sequence[str] = (),
+    base: Path | str = ".",
+    resize: int | None = None,
+    gray: bool = False,
+    where: str = "the frame",
+) -> GroupedData:
+    """Rows with a picture each: x uint8 (N, C, H, W).
+
+    Args:
+        frame: N rows.
+        target: the label column.
+        image: the column of paths, of encoded bytes, or of records with "bytes" or "path".
+        groups: group columns, "age:25,45" for a number in bins.
+        classes: names of all classes in the order of their codes; by default those that occur.
+        base: folder that relative paths start from.
+        resize: side of the square every picture is stretched to.
+        gray: one channel instead of three.
+        where: what to call the frame in an error.
+
+    Raises:
+        ValueError: a column is missing, a label is unknown, or a picture cannot be used.
+    """
+    need_columns(frame, [image, target], where)
+    label = code_labels(frame[target], target, classes)
+    coded = group_columns(frame, groups, where)
+    items = [picture(cell, Path(base), i) for i, cell in enumerate(frame[image].tolist())]
+    names = [f"row {i}" if isinstance(p, bytes) else str(p) for i, p in enumerate(items)]
+    return assemble(decode(items, names, resize=resize, gray=gray), label, coded)
+
+
+def feature_columns(
+    frame: pd.DataFrame,
+    target: str,
+    features: Sequence[str],
+    leave_out: Sequence[str],
+    where: str = "the table",
+) -> list[str]:
+    """The feature columns: those listed, or else all but the target; never those left out.
+
+    Raises:
+        ValueError: a name is no column, or the target is listed as a feature.
+    """
+    need_columns(frame, [target, *features, *leave_out], where)
+    if target in features:
+        raise ValueError(f"the target {target!r} is listed as a feature")
+    chosen = features or [c for c in map(str, frame.columns) if c != target]
+    return [c for c in chosen if c not in leave_out]
+
+
+def usable(frame: pd.DataFrame, target: str, columns: Sequence[str], missing: str) -> pd.DataFrame:
+    """The rows to use: all, or with missing="drop" those with a label and every number there.
+
+    Raises:
+        ValueError: `missing` is another word, or no row is left.
+    """
+    check_choice("missing", missing, POLICIES)
+    if missing == "error":
+        return frame
+    numbers = frame[list(columns)].select_dtypes("number")
+    whole = np.isfinite(numbers.to_numpy(np.float64, na_value=np.nan)).all(axis=1)
+    kept: pd.DataFrame = frame[whole & frame[target].notna()]
+    if not len(kept):
+        raise ValueError(f"missing=drop leaves none of {len(frame)} rows; leave a column out")
+    return kept
+
+
+def table_from_frame(
+    frame: pd.DataFrame,
+    *,
+    target: str,
+    groups: Sequence[str] = (),
+    classes: Sequence[str] = (),
+    features: Sequence[str] = (),
+    leave_out: Sequence[str] = (),
+    scale: str = "standard",
+    missing: str = "error",
+    where: str = "the table",
+) -> GroupedData:
+    """Rows of features: x float32 (N, F), encoded as `columns.encode` says.
+
+    Args:
+        frame: N rows.
+        target: the label column.
+        groups: group columns, "age:25,45" for a number in bins; they may be features, too.
+        classes: names of all classes in the order of their codes; by default those that occur.
+        features: feature columns; by default every column but the target.
+        leave_out: columns that are no features.
+        scale: "standard", "minmax" or "none".
+        missing: "error", or "drop" rows that lack a number or a label.
+        where: what to call the frame in an error.
+
+    >>> import pandas as pd
+    >>> frame = pd.DataFrame({"age": [20, 60], "sex": ["f", "m"], "paid": ["no", "yes"]})
+    >>> data = table_from_frame(frame, target="paid", groups=["sex", "age:30"], leave_out=["sex"])
+    >>> data.x.tolist(), data.truth.tolist(), [a.name for a in data.schema.attributes]
+    ([[-1.0], [1.0]], [0, 1], ['sex', 'age'])
+
+    Raises:
+        ValueError: a column is missing, or a value cannot be used.
+    """
+    columns = feature_columns(frame, target, features, leave_out, where)
+    frame = usable(frame, target, columns, missing)
+    label = code_labels(frame[target], target, classes)
+    return assemble(encode(frame, columns, scale).x, label, group_columns(frame, groups, where))
