@@ -1,4 +1,4 @@
-"""The documentation runs: every ```python block of README.md and docs/, page by page.
+"""The documentation runs: every ```python block of the pages at the root and in docs/.
 
 The blocks of a page share one namespace, in order. A block with prompts (`>>>`) is a doctest; one
 without is a script. A block that is not meant to run is not marked `python`.
@@ -12,9 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
+
+from evenloop.cli import app
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES = [page for page in PAGES if "_build" not in page.parts]
 BLOCK = re.compile(r"^```(?:python|\{code-cell\}[^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
@@ -63,6 +66,23 @@ def test_make_targets_exist(page: Path) -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     named = set(re.findall(r"(?:^|`)make ([a-z]+)", page.read_text("utf-8"), re.MULTILINE))
     assert named <= targets
+
+
+def commands(text: str) -> set[str]:
+    """Words that a page gives to `evenloop` in its bash blocks and in its inline code."""
+    shell = "\n".join(re.findall(r"^```bash\n(.*?)^```$", text, re.DOTALL | re.MULTILINE))
+    typed = re.findall(r"^(?:\S+/)?evenloop ([a-z]+)", shell, re.MULTILINE)
+    return {*typed, *re.findall(r"`evenloop ([a-z]+)", text)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_commands_exist(page: Path) -> None:
+    assert commands(page.read_text(encoding="utf-8")) <= set(get_command(app).commands)
+
+
+def test_commands_are_told_from_prose() -> None:
+    page = "evenloop runs\n\n```bash\nevenloop nope\n.venv/bin/evenloop demo\n```\n`evenloop x y`\n"
+    assert commands(page) == {"nope", "demo", "x"}
 
 
 def test_a_wrong_script_and_a_wrong_doctest_are_found() -> None:
