@@ -1,0 +1,133 @@
+"""Generators: what they must offer, by name, and what their samples are checked for.
+
+A generator is a module with `sample(n, generator)`. It either trains by gradient like any other
+module, or brings its own `fit(x, generator=...)`; those two methods are all that a user's own needs
+(as a module, so that its state can be kept: `state_dict` must hold what `fit` learned).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from evenloop.models import seeded
+from evenloop.models.count_generator import CountGenerator
+from evenloop.models.vae import FACTORIES as VAES
+
+__all__ = [
+    "FitsItself",
+    "Generates",
+    "build_generator",
+    "check_samples",
+    "generator_names",
+]
+
+
+@runtime_checkable
+class Generates(Protocol):
+    """Anything that draws samples."""
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """(n, ...) new rows, shaped and scaled as in training (pixels in [0, 1])."""
+        ...
+
+
+@runtime_checkable
+class FitsItself(Generates, Protocol):
+    """A generator with a training procedure of its own."""
+
+    def fit(self, x: Tensor, *, generator: torch.Generator) -> None:
+        """Learn from rows `x` (N, ...)."""
+        ...
+
+
+def _counting(*, channels: int | None, size: Any, features: int | None) -> nn.Module:
+    if features is None:
+        raise ValueError(
+            "generator 'count' copies rows of a table and got images; use 'conv-vae' for images"
+        )
+    return CountGenerator(features)
+
+
+_FACTORIES: dict[str, Callable[..., nn.Module]] = {
+    **VAES,
+    "count": _counting,
+}
+
+
+def generator_names() -> list[str]:
+    """The names `build_generator` knows, sorted.
+
+    >>> generator_names()
+    ['conv-vae', 'count', 'vae128', 'vae28', 'vae64', 'vae64-deep']
+    """
+    return sorted(_FACTORIES)
+
+
+def build_generator(
+    name: str | Callable[..., nn.Module],
+    shape: Sequence[int],
+    *,
+    seed: int,
+    options: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """A new generator of rows of `shape`, its first weights given by `seed` alone.
+
+    Args:
+        name: one of `generator_names()`, or a factory with the keywords channels, size, features.
+        shape: (C, H, W) of an image or (F,) of a table's row.
+        seed: of the initial weights.
+        options: of the generator itself (latent, widths, ...).
+
+    Raises:
+        ValueError: an unknown name or option, or a shape it cannot make.
+        TypeError: what the factory returned has no `sample`.
+
+    >>> build_generator("vae28", (3, 28, 28), seed=0).latent
+    20
+    """
+    if callable(name):
+        factory = name
+    elif name in _FACTORIES:
+        factory = _FACTORIES[name]
+    else:
+        near = get_close_matches(name, generator_names(), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(generator_names())}"
+        raise ValueError(f"unknown generator {name!r}; {hint}")
+    image = len(shape) == 3
+    keywords = {
+        "channels": shape[0] if image else None,
+        "size": (shape[1], shape[2]) if image else None,
+        "features": None if image else shape[0],
+    }
+    try:
+        made = seeded(lambda: factory(**keywords, **(options or {})), seed)
+    except TypeError as error:
+        if "unexpected keyword" not in str(error):
+            raise
+        raise ValueError(f"generator {name!r}: {error}; see its documentation") from error
+    if not isinstance(made, Generates) or not isinstance(made, nn.Module):
+        raise TypeError(f"generator {name!r} must be a torch module with sample(n, generator)")
+    return made
+
+
+def check_samples(x: Tensor, shape: Sequence[int], *, name: str = "the generator") -> None:
+    """Raise `ValueError` unless x is (n, *shape), floating, finite and, if an image, in [0, 1].
+
+    >>> check_samples(torch.full((4, 3, 8, 8), 0.5), (3, 8, 8))
+    """
+    if tuple(x.shape[1:]) != tuple(shape):
+        raise ValueError(f"{name} made rows of shape {tuple(x.shape[1:])}, not {tuple(shape)}")
+    if not x.is_floating_point():
+        raise ValueError(f"{name} made rows of type {x.dtype}; samples must be floating")
+    if not bool(torch.isfinite(x).all()):
+        raise ValueError(f"{name} made NaN or infinite values; lower its rate or set clip_norm")
+    if len(shape) == 3 and x.numel() and not (float(x.min()) >= 0 and float(x.max()) <= 1):
+        raise ValueError(
+            f"{name} made pixels in [{float(x.min()):.3g}, {float(x.max()):.3g}]; pixels must be "
+            "in [0, 1]: end it in a sigmoid or rescale its output"
+        )
