@@ -26,7 +26,7 @@ METHODS = {"samplers", "objectives", "surgery", "heuristics"}  # usable in a str
 TRAINED = MEASURED | METHODS | {"seams", "heads", "augment", "recipe", "fit", "models"}
 KEPT = {"bound", "record", "claims", "audit"}  # what a loop may not know, but for the bound
 RUN = TRAINED | KEPT | {"loop"}
-ASSEMBLED = RUN | {"worlds", "loops", "presets", "config", "build"}
+ASSEMBLED = RUN | {"rates", "worlds", "loops", "presets", "config", "build"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     **{helper: set() for helper in HELPERS},
@@ -40,6 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "measures": GROUND | {"counts", "intervals"},
     "intervals": GROUND | {"counts", "measures"},
     "shares": GROUND | {"counts", "measures", "intervals"},
+    "rates": MEASURED,
     "seams": GROUND,
     **{method: GROUND | {"seams", "heads"} for method in METHODS},
     "models": HELPERS | {"rng", "heads"},
