@@ -1,0 +1,76 @@
+"""The same constraints under Cooper's optimisers and under our own step: one trajectory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cooper
+import pytest
+import torch
+from torch import nn
+
+from evenloop.objectives.accuracy_gap import AccuracyGap
+from evenloop.objectives.cooper_problem import CooperProblem
+from evenloop.objectives.duals import DualAscent
+from evenloop.objectives.equalized_loss import EqualizedLoss
+from evenloop.objectives.reference import Reference
+
+DUAL = 0.3
+
+
+def objective(kind: str, **options: Any) -> AccuracyGap | EqualizedLoss:
+    group = torch.tensor([0.9, 0.8, 0.95])
+    dense = Reference(
+        torch.tensor(0.88), torch.tensor(0.4), group, 1 - group, torch.tensor([50, 20, 30])
+    )
+    shared = {"average_gradient": "full", "dual": DualAscent(DUAL)} | options
+    if kind == "gap":
+        return AccuracyGap(dense, 0.01, **shared)
+    return EqualizedLoss(dense, absolute=kind == "absolute", **shared)
+
+
+def batches(steps: int) -> Any:
+    gen = torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        x = torch.randn(12, 4, generator=gen)
+        yield x, torch.randint(3, (12,), generator=gen), torch.randint(3, (12,), generator=gen)
+
+
+@pytest.mark.parametrize("kind", ["gap", "signed", "absolute"])
+@pytest.mark.parametrize("buffer_size", [None, 8])
+def test_both_walk_the_same_path(kind: str, buffer_size: int | None) -> None:
+    ours, theirs = (objective(kind, buffer_size=buffer_size) for _ in range(2))
+    problem = CooperProblem(theirs)
+    a, b = (nn.Parameter(torch.zeros(4, 3)) for _ in range(2))
+    sgd_a, sgd_b = (torch.optim.SGD([p], 0.2, momentum=0.9) for p in (a, b))
+    dual = torch.optim.SGD(problem.dual_parameters(), DUAL, maximize=True)
+    optimizer = cooper.optim.AlternatingDualPrimalOptimizer(
+        problem, primal_optimizers=sgd_b, dual_optimizers=dual
+    )
+    for x, y, cell in batches(40):
+        sgd_a.zero_grad()
+        ours.loss(x @ a, y, cell).backward()
+        sgd_a.step()
+        optimizer.roll(compute_cmp_state_kwargs={"outputs": x @ b, "y": y, "cell": cell})
+        assert torch.allclose(ours.multipliers, problem.multipliers_now, atol=2e-6)
+    assert torch.allclose(a, b, atol=2e-5)
+    assert ours.multipliers.abs().sum() > 0
+
+
+def test_any_of_coopers_optimisers_takes_the_problem() -> None:
+    problem = CooperProblem(objective("gap", buffer_size=8))
+    weight = nn.Parameter(torch.zeros(4, 3))
+    dual = cooper.optim.nuPI(problem.dual_parameters(), lr=0.1, Kp=1.0, maximize=True)
+    optimizer = cooper.optim.SimultaneousOptimizer(
+        problem, primal_optimizers=torch.optim.Adam([weight], 0.01), dual_optimizers=dual
+    )
+    for x, y, cell in batches(20):
+        optimizer.roll(compute_cmp_state_kwargs={"outputs": x @ weight, "y": y, "cell": cell})
+    assert (problem.multipliers_now >= 0).all()
+    assert problem.multipliers_now.sum() > 0
+
+
+def test_only_the_plain_lagrangian_is_a_problem() -> None:
+    assert CooperProblem(objective("gap")).multipliers_now.shape == (3,)
+    with pytest.raises(ValueError, match="got 'bounded'"):
+        CooperProblem(objective("gap", average_gradient="bounded"))
