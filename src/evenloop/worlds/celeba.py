@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evenloop.data import Attribute, GroupedData, Origin, Schema
+from evenloop.words import nearest
 from evenloop.worlds.base import (
     Card,
     Normalisation,
@@ -24,7 +25,6 @@ from evenloop.worlds.base import (
     check_choice,
     find_file,
     find_root,
-    nearest,
 )
 from evenloop.worlds.folder import scan
 
