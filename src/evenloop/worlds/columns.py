@@ -170,6 +170,11 @@ def _distinct(
     return codes, names
 
 
+def _first_row(column: pd.Series, flags: NDArray[np.bool_]) -> object:
+    """What the frame calls the first flagged row: its number in the file, unless renamed."""
+    return column.index.tolist()[int(flags.argmax())]
+
+
 def group_column(frame: pd.DataFrame, spec: str, where: str) -> tuple[str, Coded]:
     """Name and codes of a group column given as "sex", or as "age:25,45" for bins.
 
@@ -210,37 +215,36 @@ def code_labels(column: pd.Series, name: str, classes: Sequence[str] = ()) -> Co
     if missing.any():
         raise ValueError(
             f"label {name!r} is missing in {missing.sum()} of {len(column)} rows, first in row "
-            f"{missing.argmax()}; drop those rows or name their class"
+            f"{_first_row(column, missing)}; drop those rows or name their class"
         )
     if is_numeric(column):
-        return _code_numbers(column.to_numpy(np.float64), name, classes)
+        return _code_numbers(column, name, classes)
     distinct, names = _distinct(column, missing, name)
     if not classes:
         return Coded(distinct, names)
     place = {c: i for i, c in enumerate(classes)}
     for unknown in (n for n in names if n not in place):
-        row = int((distinct == names.index(unknown)).argmax())
+        row = _first_row(column, distinct == names.index(unknown))
         raise ValueError(f"label {unknown!r} in row {row} is no class; {nearest(unknown, classes)}")
     return Coded(np.asarray([place[n] for n in names], np.int64)[distinct], tuple(classes))
 
 
-def _code_numbers(numbers: NDArray[np.float64], name: str, classes: Sequence[str]) -> Coded:
+def _code_numbers(column: pd.Series, name: str, classes: Sequence[str]) -> Coded:
+    numbers = column.to_numpy(np.float64)
     whole = numbers == np.floor(numbers)
     if not whole.all():
-        row = int((~whole).argmax())
         raise ValueError(
-            f"label {name!r} is {numbers[row]:g} in row {row}; labels are classes, so give whole "
-            "numbers or texts"
+            f"label {name!r} is {numbers[~whole][0]:g} in row {_first_row(column, ~whole)}; labels "
+            "are classes, so give whole numbers or texts"
         )
     if not classes:
         values, codes = np.unique(numbers, return_inverse=True)
         return Coded(codes.astype(np.int64), tuple(f"{v:.0f}" for v in values))
     outside = (numbers < 0) | (numbers >= len(classes))
     if outside.any():
-        row = int(outside.argmax())
         raise ValueError(
-            f"label {name!r} is {numbers[row]:g} in row {row}, but the {len(classes)} classes are "
-            f"0..{len(classes) - 1}"
+            f"label {name!r} is {numbers[outside][0]:g} in row {_first_row(column, outside)}, but "
+            f"the {len(classes)} classes are 0..{len(classes) - 1}"
         )
     return Coded(numbers.astype(np.int64), tuple(classes))
 
@@ -290,7 +294,8 @@ def _feature(column: pd.Series, name: str, scale: str) -> tuple[NDArray[np.float
     if bad.any():
         raise ValueError(
             f"feature {name!r} is missing or infinite in {bad.sum()} of {len(values)} rows, first "
-            f"in row {bad.argmax()}; give missing=drop, fill it in, or leave the column out"
+            f"in row {_first_row(column, bad)}; give missing=drop, fill it in, or leave the column "
+            "out"
         )
     centre, spread = {
         "standard": (values.mean(), values.std()),

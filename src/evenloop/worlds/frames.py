@@ -44,15 +44,29 @@ def assemble(x: Any, label: Coded, groups: Mapping[str, Coded]) -> GroupedData:
     return GroupedData.of(x, label.codes, codes, Schema(label.names, attributes))
 
 
-def group_columns(frame: pd.DataFrame, groups: Sequence[str], where: str) -> dict[str, Coded]:
+def group_columns(
+    frame: pd.DataFrame,
+    groups: Sequence[str],
+    where: str,
+    vocabulary: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, Coded]:
     """Codes of every group column, in order.
+
+    Args:
+        frame: N rows.
+        groups: columns, "age:25,45" for a number in bins.
+        where: what to call the frame in an error.
+        vocabulary: column -> all its values in the order of their codes, also absent ones.
 
     Raises:
         ValueError: a column is missing or named twice.
     """
     found: dict[str, Coded] = {}
     for spec in groups:
-        name, coded = group_column(frame, spec, where)
+        if vocabulary and spec in vocabulary:
+            name, coded = spec, code_labels(frame[spec], spec, vocabulary[spec])
+        else:
+            name, coded = group_column(frame, spec, where)
         if name in found:
             raise ValueError(f"group column {name!r} is named twice in groups={tuple(groups)}")
         found[name] = coded
@@ -156,6 +170,7 @@ def table_from_frame(
     leave_out: Sequence[str] = (),
     scale: str = "standard",
     missing: str = "error",
+    vocabulary: Mapping[str, Sequence[str]] | None = None,
     where: str = "the table",
 ) -> GroupedData:
     """Rows of features: x float32 (N, F), encoded as `columns.encode` says.
@@ -169,6 +184,7 @@ def table_from_frame(
         leave_out: columns that are no features.
         scale: "standard", "minmax" or "none".
         missing: "error", or "drop" rows that lack a number or a label.
+        vocabulary: group column -> all its values in the order of their codes, also absent ones.
         where: what to call the frame in an error.
 
     >>> import pandas as pd
@@ -183,4 +199,5 @@ def table_from_frame(
     columns = feature_columns(frame, target, features, leave_out, where)
     frame = usable(frame, target, columns, missing)
     label = code_labels(frame[target], target, classes)
-    return assemble(encode(frame, columns, scale).x, label, group_columns(frame, groups, where))
+    coded = group_columns(frame, groups, where, vocabulary)
+    return assemble(encode(frame, columns, scale).x, label, coded)

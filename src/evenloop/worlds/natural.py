@@ -7,7 +7,6 @@ Hashimoto, Data Feedback Loops, arXiv 2209.03942 (the moments of CINIC-10, and i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -26,9 +25,9 @@ from evenloop.worlds.base import (
     find_root,
 )
 from evenloop.worlds.batches import Batch, read_binary_batch, read_python_batch
-from evenloop.worlds.columns import Coded, need_columns, read_table
+from evenloop.worlds.columns import Coded, code_labels, need_columns, read_table
 from evenloop.worlds.folder import scan
-from evenloop.worlds.frames import assemble, images_from_frame
+from evenloop.worlds.frames import assemble, picture
 from evenloop.worlds.images import decode
 from evenloop.worlds.vocabulary import (
     CIFAR10_CLASSES,
@@ -216,9 +215,7 @@ class CINIC10:
 
         def make() -> GroupedData:
             paths = frame["path"].tolist()
-            x = decode([Path(p) for p in paths], paths)
-            if x.shape[1:] != (3, 32, 32):
-                raise ValueError(f"pictures in {root} are {x.shape[2]} x {x.shape[3]}, not 32 x 32")
+            x = _thumbnails(decode([Path(p) for p in paths], paths), root)
             label = Coded(frame["label"].map(CINIC_FOLDERS.index).to_numpy(), CIFAR10_CLASSES)
             split = Coded(frame["split"].map(CINIC_SPLITS.index).to_numpy(), CINIC_SPLITS)
             return assemble(_cast_twice(x) if self.compat else x, label, {"split": split})
@@ -272,15 +269,23 @@ def _from_batches(
 
 def _from_table(path: Path, split: str) -> GroupedData:
     frame = read_table(path)
-    groups: Sequence[str] = ["split"] if "split" in frame.columns else []
+    need_columns(frame, ["image", "label"], str(path))
     if split != "all":
         need_columns(frame, ["split"], str(path))
         frame = frame[frame["split"].astype(str) == split]
         if not len(frame):
             raise ValueError(f"{path} has no row whose split is {split!r}")
-    return images_from_frame(
-        frame, target="label", groups=groups, classes=CIFAR10_CLASSES, where=str(path)
-    )
+    label = code_labels(frame["label"], "label", CIFAR10_CLASSES)
+    known = {"split": code_labels(frame["split"], "split", SPLITS[1:])} if "split" in frame else {}
+    items = [picture(cell, path.parent, i) for i, cell in enumerate(frame["image"].tolist())]
+    x = decode(items, [f"row {i} of {path}" for i in frame.index])
+    return assemble(_thumbnails(x, path), label, known)
+
+
+def _thumbnails(x: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
+    if x.shape[1:] != (3, 32, 32):
+        raise ValueError(f"pictures in {path} are {x.shape[2]} x {x.shape[3]}, not 32 x 32")
+    return x
 
 
 def _cinic_split(source: Source, root: Path, part: str) -> pd.DataFrame:

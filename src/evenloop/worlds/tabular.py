@@ -151,6 +151,7 @@ class Adult:
             frame,
             target="income",
             groups=(*self.groups, "split"),
+            vocabulary={"split": SPLITS[1:]},
             classes=("<=50K", ">50K"),
             features=columns,
             scale=self.scale,
