@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from evenloop.models import baidunet, mlp, mobilenet, resnet, sklearn, small_cnn
+from evenloop.models import baidunet, dropout, mlp, mobilenet, resnet, sklearn, small_cnn, vgg
 from evenloop.models.pixels import Pixels
 from evenloop.models.shape import Size
 from evenloop.models.sklearn import Estimator
@@ -26,12 +26,15 @@ Factory = Callable[..., nn.Module]
 
 _FACTORIES: dict[str, Factory] = {
     "baidunet9": baidunet.baidunet9,
+    "dropout-cnn": dropout.dropout_cnn,
+    "dropout-mlp": dropout.dropout_mlp,
     "lenet": small_cnn.lenet,
     "logistic": mlp.logistic,
     "mlp": mlp.mlp,
     "mobilenet-v2": mobilenet.mobilenet_v2,
     "simple-cnn": small_cnn.simple_cnn,
     "small-cnn": small_cnn.small_cnn,
+    "vgg16": vgg.vgg16,
     **resnet.FACTORIES,
     **sklearn.FACTORIES,
 }
