@@ -1,0 +1,62 @@
+"""Weights in files, and compressed rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from evenloop.models import build, seeded
+from evenloop.surgery.export import CompressedRows, compress_rows, save_weights
+from evenloop.surgery.magnitude import GradualMagnitudePruning
+from evenloop.surgery.schedule import Cubic
+
+
+def pruned() -> nn.Module:
+    model = build("mlp", features=64, classes=4, hidden=(256, 256), seed=0)
+    GradualMagnitudePruning(model, Cubic(0.95, 0, 0, initial=0.95)).update(0)
+    return model
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "pt"])
+def test_a_file_holds_the_plain_weights(tmp_path: Path, ending: str) -> None:
+    model, path = pruned(), tmp_path / f"net.{ending}"
+    save_weights(model, path)
+    state = load_file(path) if ending == "safetensors" else torch.load(path, weights_only=True)
+    assert set(state) == set(model.state_dict())
+    fresh = build("mlp", features=64, classes=4, hidden=(256, 256), seed=1)
+    fresh.load_state_dict(state)
+    x = torch.ones(2, 64)
+    assert torch.equal(fresh(x), model(x))
+
+
+def test_another_ending_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"\.safetensors or \.pt"):
+        save_weights(pruned(), tmp_path / "net.bin")
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR:UserWarning")
+@pytest.mark.parametrize("kind", ["linear", "conv"])
+def test_compressed_rows_compute_the_same(kind: str) -> None:
+    gen = torch.Generator().manual_seed(0)
+    layer: nn.Linear | nn.Conv2d
+    if kind == "linear":
+        layer = seeded(lambda: nn.Linear(6, 5), 0)  # type: ignore[assignment]
+        x = torch.randn(3, 6, generator=gen)
+    else:
+        layer = seeded(lambda: nn.Conv2d(6, 5, 1, bias=False), 0)  # type: ignore[assignment]
+        x = torch.randn(3, 6, 4, 2, generator=gen)
+    layer.weight.data[:, ::2] = 0
+    assert torch.allclose(CompressedRows(layer)(x), layer(x), atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR:UserWarning")
+def test_only_sparse_layers_are_tried_and_the_output_stays() -> None:
+    model, x = pruned(), torch.ones(8, 64)
+    faster, measured = compress_rows(model, x)
+    assert [layer.name for layer in measured] == ["body.0", "body.2"]
+    assert all(layer.density == pytest.approx(0.05, abs=1e-3) for layer in measured)
+    assert torch.allclose(faster(x), model.eval()(x), atol=1e-6)
