@@ -38,6 +38,9 @@ __all__ = [
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+MOST_DRAWN = 100_000_000
+"""Counts that `resample` will hold at once, 0.8 GB."""
+
 
 class Bounded(NamedTuple):
     """Values with their lower and upper limits, three float64 arrays of one shape."""
@@ -310,7 +313,7 @@ def resample(table: NDArray[np.integer], resamples: int, rng: Rng) -> Ints:
     absent.
 
     Raises:
-        ValueError: `resamples` is below 1.
+        ValueError: `resamples` is below 1, or the tables together would not fit in memory.
 
     >>> drawn = resample(np.array([[[3, 1], [0, 2]], [[0, 0], [0, 0]]]), 100, Rng.of(0))
     >>> drawn.shape, set(drawn.sum((2, 3)).T[0].tolist()), int(drawn[:, 1].sum())
@@ -318,6 +321,11 @@ def resample(table: NDArray[np.integer], resamples: int, rng: Rng) -> Ints:
     """
     if resamples < 1:
         raise ValueError(f"resamples must be at least 1, got {resamples}; 2000 is usual")
+    if resamples * table.size > MOST_DRAWN:
+        raise ValueError(
+            f"resamples={resamples} of a table of {table.size} cells are more than {MOST_DRAWN:,} "
+            "counts; take fewer, or limits that need no resampling"
+        )
     flat = table.reshape(len(table), -1)
     size = flat.sum(1)
     share = flat / np.maximum(size, 1)[:, None]

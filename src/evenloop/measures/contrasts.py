@@ -71,23 +71,33 @@ def fold(
         return (np.nan, np.nan, np.nan), None
     flat = kept.value.ravel() if kind == "difference" else -kept.value.ravel()
     where = np.unravel_index(int(np.nanargmax(flat)), kept.value.shape)
-    collapse = pick.reduce if over == "worst" else np.nanmean
-    folded = (float(collapse(part)) for part in (value, low, high))
-    return (next(folded), next(folded), next(folded)), tuple(int(i) for i in where)
+    value, low, high = (_over_blocks(part, kind, over) for part in (value, low, high))
+    return (float(value), float(low), float(high)), tuple(int(i) for i in where)
+
+
+def _over_blocks(block: Floats, kind: Kind, over: Over) -> Floats:
+    """The widest along the last axis, or the mean of those there are."""
+    if over == "worst":
+        pick = np.fmax if kind == "difference" else np.fmin
+        return np.asarray(pick.reduce(block, axis=-1))
+    known = ~np.isnan(block)
+    count = known.sum(-1)
+    mean = np.where(known, block, 0.0).sum(-1) / np.where(count > 0, count, np.nan)
+    return np.asarray(mean, np.float64)
 
 
 def percentile_limits(
     hits: Ints, of: Ints, usable: Bools, kind: Kind, over: Over, level: float
 ) -> tuple[float, float]:
     """Equal-tailed quantiles of the gap over resamples (R, K, F, G)."""
-    rate = hits / np.where(usable & (of > 0), of, np.nan)
+    known = usable & (of > 0)
+    rate = hits / np.where(known & (known.sum(-1, keepdims=True) > 1), of, np.nan)
     top, bottom = np.fmax.reduce(rate, axis=-1), np.fmin.reduce(rate, axis=-1)
     if kind == "difference":
         block = np.fmax.reduce(top - bottom, axis=-1)
-        gap = np.fmax.reduce(block, axis=-1) if over == "worst" else np.nanmean(block, axis=-1)
     else:
         block = np.fmin.reduce(bottom / np.where(top > 0, top, np.nan), axis=-1)
-        gap = np.fmin.reduce(block, axis=-1) if over == "worst" else np.nanmean(block, axis=-1)
+    gap = _over_blocks(block, kind, over)
     tail = (1 - level) / 2
     low, high = np.nanquantile(gap, [tail, 1 - tail])
     return float(low), float(high)
@@ -104,26 +114,26 @@ def simultaneous_limits(
     over: Over,
     level: float,
 ) -> tuple[float, float]:
-    """Limits of the gap from the largest standardised error of any pair in each resample.
+    """Limits of the gap from the largest studentised error of any pair in each resample.
 
     A rate that is 0 or 1 never moves when its items are drawn again; its standard error is that
     of the rate with one item added on either side, and the quantile is at least one pair's.
     """
     centre, error = _scaled(hits, of, kind)
-    moved = _scaled(drawn, drawn_of, kind)[0] - centre
-    width = np.hypot(error[..., :, None], error[..., None, :])
-    usable = np.where(defined & ~void[:, None, None, None], width, np.nan)
+    usable = np.where(defined & ~void[:, None, None, None], 1.0, np.nan)
     step = max(1, CHUNK // usable.size)
-    widest = [
-        np.fmax.reduce(
-            (np.abs(part[..., :, None] - part[..., None, :]) / usable).reshape(len(part), -1),
-            axis=1,
-        )
-        for part in (moved[start : start + step] for start in range(0, len(moved), step))
-    ]
+    widest = []
+    for start in range(0, len(drawn), step):
+        part = slice(start, start + step)
+        again, noise = _scaled(drawn[part], drawn_of[part], kind)
+        moved = again - centre
+        size = np.abs(moved[..., :, None] - moved[..., None, :]) * usable
+        student = size / np.hypot(noise[..., :, None], noise[..., None, :])
+        widest.append(np.fmax.reduce(student.reshape(len(student), -1), axis=1))
     reach = max(float(np.nanquantile(np.concatenate(widest), level)), normal_quantile(level))
     apart = centre[..., :, None] - centre[..., None, :]
-    limits = Bounded(apart, apart - reach * usable, apart + reach * usable)
+    away = reach * np.hypot(error[..., :, None], error[..., None, :]) * usable
+    limits = Bounded(apart, apart - away, apart + away)
     if kind == "ratio":
         limits = Bounded(*(np.exp(part) for part in limits))
     (_, low, high), _ = fold(limits.where(defined), void, kind, over)

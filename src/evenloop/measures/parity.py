@@ -16,14 +16,14 @@ who is harmed by it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evenloop.counts import Counts
-from evenloop.intervals import Bounded, resample, wilson
+from evenloop.intervals import Bounded, wilson
 from evenloop.measures.contrasts import (
     Kind,
     Over,
@@ -34,7 +34,6 @@ from evenloop.measures.contrasts import (
     simultaneous_limits,
 )
 from evenloop.measures.estimate import MIN_SUPPORT, Excluded, Gap, check_support
-from evenloop.rng import Rng
 
 __all__ = ["Parity", "Reference"]
 
@@ -96,10 +95,9 @@ class Parity:
 
     def bootstrap(
         self,
-        rng: Rng,
+        draws: Ints,
         *,
         kind: Kind = "difference",
-        resamples: int = 2000,
         level: float = 0.95,
         min_support: int = MIN_SUPPORT,
         over: Over = "worst",
@@ -107,26 +105,33 @@ class Parity:
     ) -> Gap:
         """The same pairwise gap with limits from counts drawn again inside each group.
 
-        "simultaneous" limits take the largest standardised error of any pair in each resample,
+        "simultaneous" limits take the largest studentised error of any pair in each resample,
         on a log scale for ratios, so they too hold for all pairs at once, and are narrower than
         Bonferroni's where rates share items or there are many groups. "percentile" limits are
         the equal-tailed quantiles of the resampled gap: simple, often quoted, and wrong near
         parity, because resampling only widens a gap of 0.
 
         Args:
-            rng: stream of the draws.
+            draws: (R, G, C, C) from `intervals.resample(counts.table, R, rng)`; all gaps of one
+                table may share them.
             kind: "difference" or "ratio".
-            resamples: number of draws.
             level, min_support, over: as in `difference`.
             limits: how limits are read from the draws.
+
+        Raises:
+            ValueError: `draws` are of another table.
         """
+        if draws.shape[1:] != self.counts.table.shape:
+            raise ValueError(
+                f"draws must have shape (R, *{self.counts.table.shape}), got {draws.shape}; "
+                "resample the table of these counts"
+            )
         gap = self._gap(kind, level, min_support, "pairwise", over)
         if not gap.estimable:
             return gap
-        table = self.counts.table
-        hits, of = self.parts(table)
+        hits, of = self.parts(self.counts.table)
         enough = of >= min_support
-        drawn, drawn_of = self.parts(resample(table, resamples, rng))
+        drawn, drawn_of = self.parts(draws)
         if limits == "percentile":
             usable = enough & ~self._void(enough)[:, None, None]
             low, high = percentile_limits(drawn, drawn_of, usable, kind, over, level)
@@ -135,18 +140,11 @@ class Parity:
             low, high = simultaneous_limits(
                 hits, of, drawn, drawn_of, defined, self._void(enough), kind, over, level
             )
-        return Gap(
-            gap.name,
-            gap.value,
-            min(low, gap.value),
-            max(high, gap.value),
-            gap.between,
-            gap.support,
-            gap.rate,
-            gap.reference,
-            f"bootstrap of counts, {limits}, {resamples} resamples",
-            level,
-            gap.excluded,
+        return replace(
+            gap,
+            low=min(low, gap.value),
+            high=max(high, gap.value),
+            method=f"bootstrap of counts, {limits}, {len(draws)} resamples",
         )
 
     def _void(self, enough: Bools) -> Bools:

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from evenloop.counts import Counts
+from evenloop.intervals import resample
 from evenloop.measures import (
     MIN_SUPPORT,
     Estimate,
@@ -182,20 +183,14 @@ def bootstrap_gaps(
     (0.25, True)
     """
     root = Rng.of(seed).at("bootstrap_gaps")
-    gaps = {
-        attribute: [
-            notion.bootstrap(
-                root.at(attribute, notion.name),
-                kind=kind,
-                resamples=resamples,
-                level=level,
-                min_support=min_support,
-            )
+    gaps: dict[str, list[Gap]] = {}
+    for attribute, counts in _by_attribute(y_true, y_pred, sensitive_features, classes).items():
+        draws = resample(counts.table, resamples, root.at(attribute))
+        gaps[attribute] = [
+            notion.bootstrap(draws, kind=kind, level=level, min_support=min_support)
             for notion in _notions(counts)
             for kind in ("difference", "ratio")
         ]
-        for attribute, counts in _by_attribute(y_true, y_pred, sensitive_features, classes).items()
-    }
     return _gap_table(gaps)
 
 
