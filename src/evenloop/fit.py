@@ -293,6 +293,9 @@ def predict(model: nn.Module, x: Tensor, *, batch: int = 1024) -> Tensor:
     """
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")
+    if len(x) == 0:
+        # One row of zeros tells the width of the output; it is not returned.
+        return predict(model, x.new_zeros(1, *x.shape[1:]), batch=batch)[:0]
     tensors = [*model.parameters(), *model.buffers()][:1]
     device = tensors[0].device if tensors else x.device
     double = bool(tensors) and tensors[0].dtype == torch.float64
@@ -303,4 +306,4 @@ def predict(model: nn.Module, x: Tensor, *, batch: int = 1024) -> Tensor:
         chunk = x[start : start + batch].to(device)
         parts.append(model(chunk.double() if double and chunk.is_floating_point() else chunk))
     model.train(was_training)
-    return torch.cat(parts).to(x.device) if parts else x.new_zeros(0, 0, dtype=torch.float32)
+    return torch.cat(parts).to(x.device)

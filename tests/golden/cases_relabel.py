@@ -110,7 +110,7 @@ def evaluations(inputs: dict[str, Any]) -> Any:
     pool = GroupedData.of(torch.zeros(len(y), 1), y, {}, Schema(("a", "b")))
     added = inputs["m_plus_k"]
     asked = {"n0": inputs["n0"], "m": added // 2, "k": added - added // 2, "subsample": False}
-    logged = _sizes(pool, inputs["test"], asked | {"max_rounds": inputs["max_rounds"]})
+    logged = _sizes(pool, inputs["test"], asked | {"max_rounds": inputs["max_rounds"] or len(y)})
     return {
         "evaluations": logged["evaluations"],
         "last_train_set_evaluated": logged["train_set_size_logged"][-1],
