@@ -244,7 +244,10 @@ class RatioController:
         )
 
     def _sum(self, values: Tensor) -> None:
-        dist.all_reduce(values)
+        whole = values.contiguous()  # a strided view would be reduced wrongly, without an error
+        dist.all_reduce(whole)
+        if whole is not values:
+            values.copy_(whole)
 
     def _move(
         self, share: Tensor, outer: Outer, total: Tensor, count: Tensor, lag: int
@@ -319,7 +322,7 @@ class RatioController:
             "updates": self.updates,
             "aligned": self._aligned.clone(),
             "moments": {
-                str(k): {n: torch.as_tensor(t) for n, t in v.items() if t is not None}
+                str(k): {n: torch.as_tensor(t).clone() for n, t in v.items() if t is not None}
                 for k, v in moments.items()
             },
             "pools": self._rows.pools.state_dict(),

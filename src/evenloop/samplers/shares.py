@@ -249,6 +249,8 @@ def _mix_start(mu_init: float | Tensor | Sequence[Sequence[float]], cells: CellI
     shape = (cells.sources, *cells.shape)
     if given.ndim == 3:
         mix = given
+    elif given.ndim and given.shape != cells.shape:
+        raise ValueError(f"mu_init must be one share or have shape {cells.shape}, got {mu_init}")
     else:
         real = given.expand(cells.shape)
         others = (1 - real) / max(cells.sources - 1, 1)
