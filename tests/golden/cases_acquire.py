@@ -169,6 +169,7 @@ def repair(inputs: Inputs) -> Any:
         lr=inputs["lr"],
         lr_weights=inputs["lr_w"],
         momentum=inputs["momentum"],
+        batch=len(labels) if inputs["batch"] == "full" else inputs["batch"],
         start=(torch.tensor(inputs["classifier_W0"]), torch.tensor(inputs["classifier_b0"])),
     )
     return {

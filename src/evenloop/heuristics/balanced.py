@@ -109,8 +109,7 @@ def group_quotas(
         tilt = weight * open_
         if not float(tilt.sum()) > 0:
             tilt = open_.double()
-        # The nudge keeps 0.3 * 10 from rounding down to 2.
-        step = (left * tilt / tilt.sum() + 1e-9).floor().long()
+        step = _floor(left * tilt / tilt.sum(), left)
         add = torch.minimum(step, available - quota)
         if int(add.sum()) == 0:
             # Ordered by labels held so far, then by the group's number.
@@ -120,6 +119,13 @@ def group_quotas(
         quota += add
         left -= int(add.sum())
     return quota
+
+
+def _floor(wanted: Tensor, left: int) -> Tensor:
+    """Whole items of `wanted` (G,), at most `left`; 2.9999999 from a rounded share is 3."""
+    near = (wanted - wanted.round()).abs() < min(1e-2, 1e-6 * left)
+    snapped = torch.where(near, wanted.round(), wanted.floor()).long()
+    return snapped if int(snapped.sum()) <= left else wanted.floor().long()
 
 
 def _checked_share(share: Tensor, groups: int) -> Tensor:

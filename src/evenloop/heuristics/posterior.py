@@ -54,11 +54,10 @@ class Posterior(Protocol):
 
 def item_batches(x: Tensor, index: Tensor | None, items: int) -> Iterator[Tensor]:
     """Inputs in batches of `items` rows; `index` (M,) picks rows of `x` a batch at a time."""
-    if index is None:
-        yield from torch.split(x, items)
-        return
-    for part in torch.split(index, items):
-        yield x[part]
+    places = range(len(x) if index is None else len(index))
+    for start in places[::items]:
+        part = slice(start, start + items)
+        yield x[part] if index is None else x[index[part]]
 
 
 def score_pool(

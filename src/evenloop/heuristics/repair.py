@@ -50,13 +50,14 @@ def repair_weights(
     lr: float = 1e-1,
     lr_weights: float = 10.0,
     momentum: float = 0.9,
+    batch: int = 32,
     start: tuple[Tensor, Tensor] | None = None,
 ) -> Repair:
     """Weights that make the attribute uninformative about the label, solved over cells.
 
-    Full-batch steps of size `lr` (classifier, SGD with momentum) and `lr_weights` (weights, plain
-    SGD on each row's v_i); one epoch is one step of each, the weights using the classifier as it
-    was before its own step.
+    Steps over all rows of size `lr` (classifier, SGD with momentum) and `lr_weights` (weights,
+    plain SGD on each row's v_i); one epoch is one step of each, the weights using the classifier
+    as it was before its own step.
 
     Args:
         labels: (N,) class codes.
@@ -65,12 +66,16 @@ def repair_weights(
         groups: number of attribute values G; the largest code decides by default.
         epochs: number of steps.
         lr: step size of the classifier.
-        lr_weights: step size of the weights, per row as in the paper (divided by N inside R).
+        lr_weights: step size of each row's v_i.
         momentum: of the classifier.
+        batch: rows over which the mean in R is thought to run when a row's slope is taken: 32 as
+            in the paper, N or more for plain steps on all rows. Without it a row's step would
+            fade with N.
         start: weight (K, G) and bias (K,) of the classifier; zeros by default.
 
     Raises:
-        ValueError: no rows, lengths differ, only one class, or a size is not positive.
+        ValueError: no rows, lengths differ, only one class, a size is not positive, or the
+            weights run away to one class (possible with imbalanced labels and large steps).
 
     >>> import torch
     >>> label = torch.tensor([0] * 50 + [1] * 50)
@@ -80,11 +85,12 @@ def repair_weights(
     True
     """
     k, g = _sizes(labels, attribute, classes, groups)
-    if epochs < 1 or lr <= 0 or lr_weights <= 0 or not 0 <= momentum < 1:
+    if epochs < 1 or batch < 1 or lr <= 0 or lr_weights <= 0 or not 0 <= momentum < 1:
         raise ValueError(
-            "epochs, lr and lr_weights must be positive and momentum in [0, 1), got "
-            f"{epochs}, {lr}, {lr_weights}, {momentum}"
+            "epochs, batch, lr and lr_weights must be positive and momentum in [0, 1), got "
+            f"{epochs}, {batch}, {lr}, {lr_weights}, {momentum}"
         )
+    pace = lr_weights * max(1.0, len(labels) / batch)
     count = torch.bincount(labels * g + attribute, minlength=k * g).view(k, g).double()
     if start is None:
         weight, offset = count.new_zeros(k, g), count.new_zeros(k)
@@ -105,10 +111,16 @@ def repair_weights(
         speed_w, speed_b = momentum * speed_w + grad, momentum * speed_b + grad.sum(1)
         weight, offset = weight - lr * speed_w, offset - lr * speed_b
         # a row's own slope is its cell's divided by the rows that share it
-        v = v - lr_weights * slope / count.clamp_min(1) * w * (1 - w)
+        v = v - pace * slope / count.clamp_min(1) * w * (1 - w)
     w = torch.sigmoid(v)
     mass = (count * w).sum(1)
     prior = mass / mass.sum()
+    if not bool((prior[count.sum(1) > 0] > 1e-6).all()):
+        raise ValueError(
+            f"the weights ran away to single classes (class shares {prior.tolist()}): without "
+            "label entropy the bias has no bottom; lower lr_weights "
+            f"(now {lr_weights}) or epochs, or raise lr"
+        )
     bias = 1 - risk / torch.special.entr(prior).sum()
     return Repair(w[labels, attribute], w, prior, float(bias))
 
