@@ -81,20 +81,24 @@ def _read(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
     """The named arrays; pickled objects are refused."""
     try:
         if path.is_file():
-            with np.load(path, allow_pickle=False) as kept:
+            # NumPy leaves a damaged archive open unless it is handed the open file
+            with path.open("rb") as file:
+                kept = np.load(file, allow_pickle=False)
                 if isinstance(kept, np.ndarray):
-                    raise ValueError("it holds one array without a name; put x.npy and y.npy in a "
-                                     "folder and give its path")  # fmt: skip
-                _need(names, kept.files, path)
+                    raise ValueError(
+                        "it holds one array without a name; put x.npy and y.npy in a folder and "
+                        "give its path"
+                    )
+                _need(names, kept.files)
                 return {name: kept[name] for name in names}
-        _need(names, [p.stem for p in sorted(path.glob("*.npy"))], path)
+        _need(names, [p.stem for p in sorted(path.glob("*.npy"))])
         # copy on write: a tensor over it may be written without touching the file
         return {n: np.load(path / f"{n}.npy", mmap_mode="c", allow_pickle=False) for n in names}
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"arrays in {path} cannot be used: {error}") from error
 
 
-def _need(names: Sequence[str], known: Sequence[str], path: Path) -> None:
+def _need(names: Sequence[str], known: Sequence[str]) -> None:
     for name in names:
         if name not in known:
             raise ValueError(f"no array {name!r}; {nearest(name, known)}")

@@ -216,7 +216,8 @@ def _write(path: Path, data: GroupedData) -> None:
 
 def _read(path: Path) -> GroupedData:
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        # NumPy leaves a damaged archive open unless it is handed the open file
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             x, truth, columns = kept["x"], kept["truth"], kept["attributes"]
             names = json.loads(kept["schema"].tobytes())
     except (zipfile.BadZipFile, EOFError, KeyError, ValueError) as error:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from evenloop.data import GroupedData, Schema
 from evenloop.worlds.base import Card, Normalisation, find_file, find_root, key_of, whole_file
+from evenloop.worlds.columns import check_codes
 from evenloop.worlds.natural import CIFAR_MOMENTS
 from evenloop.worlds.vocabulary import CIFAR10_CLASSES
 
@@ -95,9 +96,7 @@ def _labels(path: Path) -> NDArray[np.int64]:
         if len(shape) != 1 or dtype.kind not in "iu":
             raise ValueError(f"{path}: Y must be whole numbers (N,), got {dtype} {shape}")
         labels = np.frombuffer(read(shape[0]), dtype).astype(np.int64)
-    if not len(labels) or labels.min() < 0 or labels.max() >= len(CIFAR10_CLASSES):
-        raise ValueError(f"{path}: labels must be 0..9 and there must be some")
-    return labels
+    return check_codes(labels, CIFAR10_CLASSES, path).codes
 
 
 def _all_pieces(paths: list[Path], labels: list[NDArray[np.int64]]) -> Iterator[NDArray[np.uint8]]:

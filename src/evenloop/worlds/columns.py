@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ __all__ = [
     "SCALES",
     "Coded",
     "Features",
+    "check_codes",
     "code",
     "code_labels",
     "encode",
@@ -197,6 +198,21 @@ def group_column(frame: pd.DataFrame, spec: str, where: str) -> tuple[str, Coded
     if not np.isfinite(edges).all() or any(b <= a for a, b in pairwise(edges)):
         raise ValueError(f"bins of {spec!r} must be finite and ascending")
     return name, code(frame[name], name, edges)
+
+
+def check_codes(codes: NDArray[Any], names: tuple[str, ...], path: Path) -> Coded:
+    """Label codes read from `path`, a file of fixed classes.
+
+    Raises:
+        ValueError: a code is outside [0, len(names)); names the first.
+    """
+    outside = (codes < 0) | (codes >= len(names))
+    if outside.any():
+        raise ValueError(
+            f"{path} holds the label {codes[outside][0]} in row {outside.argmax()}; the classes "
+            f"are 0..{len(names) - 1}. The file is damaged or of another data set"
+        )
+    return Coded(codes.astype(np.int64), names)
 
 
 def code_labels(column: pd.Series, name: str, classes: Sequence[str] = ()) -> Coded:

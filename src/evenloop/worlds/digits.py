@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from evenloop.data import Attribute, GroupedData, Schema
+from evenloop.data import GroupedData, Schema
 from evenloop.worlds.base import (
     Card,
     Normalisation,
@@ -25,6 +25,8 @@ from evenloop.worlds.base import (
     find_file,
     find_root,
 )
+from evenloop.worlds.columns import Coded, check_codes
+from evenloop.worlds.frames import assemble
 from evenloop.worlds.idx import read_idx
 
 __all__ = ["MNIST", "Digits8", "FashionMNIST", "MNIST5k"]
@@ -207,9 +209,9 @@ def _load_idx(
         images.append(x)
         labels.append(y)
         splits.append(np.full(len(y), code))
-    schema = Schema(classes, (Attribute("split", ("train", "test")),))
-    x = np.concatenate(images)[:, None]
-    return GroupedData.of(x, np.concatenate(labels), {"split": np.concatenate(splits)}, schema)
+    coded = Coded(np.concatenate(splits), SPLITS[1:])
+    label = check_codes(np.concatenate(labels), classes, folder)
+    return assemble(np.concatenate(images)[:, None], label, {"split": coded})
 
 
 def _idx_file(source: Source, folder: Path, stem: str, axes: int) -> Path:

@@ -38,10 +38,13 @@ POLICIES = ("error", "drop")
 
 
 def assemble(x: Any, label: Coded, groups: Mapping[str, Coded]) -> GroupedData:
-    """Data from inputs, coded labels and coded group columns."""
+    """Data from inputs, coded labels and coded group columns; inputs are not copied if writable."""
+    if isinstance(x, np.ndarray):
+        x = np.require(x, requirements="W")  # what a tensor views must be writable
     attributes = tuple(Attribute(name, coded.names) for name, coded in groups.items())
-    codes = {name: coded.codes for name, coded in groups.items()}
-    return GroupedData.of(x, label.codes, codes, Schema(label.names, attributes))
+    codes = {name: np.require(coded.codes, requirements="W") for name, coded in groups.items()}
+    truth = np.require(label.codes, requirements="W")
+    return GroupedData.of(x, truth, codes, Schema(label.names, attributes))
 
 
 def group_columns(

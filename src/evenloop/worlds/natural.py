@@ -25,7 +25,7 @@ from evenloop.worlds.base import (
     find_root,
 )
 from evenloop.worlds.batches import Batch, read_binary_batch, read_python_batch
-from evenloop.worlds.columns import Coded, code_labels, need_columns, read_table
+from evenloop.worlds.columns import Coded, check_codes, code_labels, need_columns, read_table
 from evenloop.worlds.folder import scan
 from evenloop.worlds.frames import assemble, picture
 from evenloop.worlds.images import decode
@@ -118,7 +118,7 @@ class CIFAR10:
         if root.is_file():
             return cached(self, self.cache, [root], lambda: _from_table(root, self.split))
         images, labels, split = _from_batches(self, root, _FILES10, self.split, self.allow_pickle)
-        return assemble(images, _labels(labels[0], CIFAR10_CLASSES, root), {"split": split})
+        return assemble(images, check_codes(labels[0], CIFAR10_CLASSES, root), {"split": split})
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +157,8 @@ class CIFAR100:
         """Rows in file order. Raises what the readers in `batches` raise."""
         root = find_root(self, self.root, "a folder with CIFAR-100's train and test files")
         images, labels, split = _from_batches(self, root, _FILES100, self.split, self.allow_pickle)
-        coarse = _labels(labels[0], CIFAR100_SUPERCLASSES, root)
-        fine = _labels(labels[1], CIFAR100_CLASSES, root)
+        coarse = check_codes(labels[0], CIFAR100_SUPERCLASSES, root)
+        fine = check_codes(labels[1], CIFAR100_CLASSES, root)
         return assemble(images, fine, {"superclass": coarse, "split": split})
 
 
@@ -221,13 +221,6 @@ class CINIC10:
             return assemble(_cast_twice(x) if self.compat else x, label, {"split": split})
 
         return cached(self, self.cache, map(Path, frame["path"]), make)
-
-
-def _labels(codes: NDArray[np.int64], names: tuple[str, ...], path: Path) -> Coded:
-    if codes.min() < 0 or codes.max() >= len(names):
-        bad = codes.min() if codes.min() < 0 else codes.max()
-        raise ValueError(f"{path} holds the label {bad}; the classes are 0..{len(names) - 1}")
-    return Coded(codes, names)
 
 
 def _from_batches(
