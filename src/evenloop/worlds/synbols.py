@@ -27,9 +27,13 @@ __all__ = ["Synbols", "UntrustedPickleError", "load_restricted"]
 SPLITS = ("train", "test", "validation")
 # Both places where NumPy 1 and 2 keep the same functions.
 _ALLOWED = {
-    (f"numpy.{core}.multiarray", name)
+    (f"numpy.{core}.{part}", name)
     for core in ("core", "_core")
-    for name in ("_reconstruct", "scalar")
+    for part, name in (
+        ("multiarray", "_reconstruct"),
+        ("multiarray", "scalar"),
+        ("numeric", "_frombuffer"),
+    )
 } | {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
 
 
