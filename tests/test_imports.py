@@ -97,7 +97,8 @@ def complaints(part: str, file: str, tree: ast.AST, package: str = "evenloop") -
     found = []
     for name in sorted(own(tree, package)):
         target, _, rest = name.partition(".")
-        sibling = part == "loops" == target and rest.partition(".")[0] != Path(file).stem
+        other = rest.partition(".")[0].removeprefix("_") != Path(file).stem.removeprefix("_")
+        sibling = part == "loops" == target and other  # a loop may have its own private _file
         allowed = target in MAY_IMPORT[part] | {part, "__version__"}
         if not allowed or sibling:
             found.append(f"{file}: {part} may not import evenloop.{name}")

@@ -56,6 +56,7 @@ class Fresh(Sampler):
         blocks: batches drawn, decoded and annotated at once, at least 1.
         device: of the random draws.
         finish: applied to the images and strata of every batch (a conditional VAE's plane).
+        fixed_steps: batches of an epoch whatever the number of rows, all full; None counts rows.
 
     >>> import torch
     >>> from evenloop.data import Schema
@@ -74,6 +75,7 @@ class Fresh(Sampler):
     blocks: int = 1
     device: torch.device | str = "cpu"
     finish: Callable[[Tensor, Tensor], Tensor] | None = None
+    fixed_steps: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("classes", "groups", "blocks"):
@@ -81,18 +83,19 @@ class Fresh(Sampler):
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
     def steps(self, rows: int, batch: int) -> int:
-        """ceil(rows / batch)."""
-        return -(-rows // batch)
+        """ceil(rows / batch), or the fixed number."""
+        return self.fixed_steps or -(-rows // batch)
 
     def epoch(
         self, data: GroupedData, groups: GroupIndex, *, batch: int, rng: Rng
     ) -> Iterator[Batch]:
         """Batches without `index`; of `data` only the number of rows matters."""
         generator = rng.at("draw").gen(self.device)
+        rows = self.fixed_steps * batch if self.fixed_steps else len(data)
         pairs = (
-            self._plain(len(data), batch, generator)
+            self._plain(rows, batch, generator)
             if self.quota is None
-            else self._curated(self.quota, len(data), batch, generator, rng)
+            else self._curated(self.quota, rows, batch, generator, rng)
         )
         for x, cell in pairs:
             seen = x if self.finish is None else self.finish(x, cell)
@@ -111,7 +114,7 @@ class Fresh(Sampler):
         self, quota: Quota, rows: int, batch: int, generator: torch.Generator, rng: Rng
     ) -> Iterator[tuple[Tensor, Tensor]]:
         shuffle = rng.at("shuffle").gen(self.device)
-        left = self.steps(rows, batch)
+        left = -(-rows // batch)
         while left:
             made = quota.curate(
                 lambda n: self.draw(n, generator),

@@ -1,0 +1,400 @@
+"""The parts of a generation: annotators, generator, population, classifier.
+
+Private to `evenloop.loops.regenerate`, which says in what order they come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from evenloop.counts import Counts
+from evenloop.data import Attribute, GroupedData, Origin, Schema
+from evenloop.fit import TrainsItself, predict
+from evenloop.groups import LABEL, TRUTH, GroupIndex
+from evenloop.heads import features_of
+from evenloop.heuristics.frechet import frechet_by_group
+from evenloop.heuristics.population import population
+from evenloop.loop import Notes, State, World
+from evenloop.models.generators import FitsItself, build_generator, check_samples
+from evenloop.models.outputs import with_outputs
+from evenloop.models.vae import Vae, conditioned
+from evenloop.objectives.vae import PRESETS
+from evenloop.recipe import Recipe
+from evenloop.rng import Rng
+from evenloop.samplers.fresh import Fresh, Mixed
+from evenloop.samplers.quota import Quota, Tally
+from evenloop.samplers.quota_plan import plan_reparation
+from evenloop.samplers.uniform import Uniform
+from evenloop.seams import Sampler
+
+if TYPE_CHECKING:
+    from evenloop.loops.regenerate import Regenerate
+
+__all__ = ["KEY", "Generation", "generator_recipe", "group_columns", "lost_strata"]
+
+KEY = "regenerate"
+
+
+class Generation:
+    """One round's work, in the order `step` asks for it, and what it has to report."""
+
+    def __init__(self, loop: Regenerate, world: World, state: State, round: int, rng: Rng) -> None:
+        self.loop, self.world, self.round, self.rng = loop, world, round, rng
+        self.kept: Mapping[str, Any] = state.extra.get(KEY, {})
+        data = state.data.to(world.recipe.device)
+        made = data.origin == int(Origin.GENERATED)
+        natural = data.take((~made).nonzero().flatten()) if bool(made.any()) else data
+        rows, held = torch.arange(len(natural)), loop.validation
+        self.data = natural.take(rows[: len(rows) - held]) if held else natural
+        self.judge = natural.take(rows[len(rows) - held :]) if held else natural
+        columns = group_columns(world, self.data)
+        self.groups = GroupIndex.of(self.data, columns)
+        self.judge_groups = GroupIndex.of(self.judge, columns)
+        self.strata = GroupIndex.of(self.data, [LABEL, *columns])
+        self.classes = self.data.schema.classes
+        self.done: list[str] = []
+        self.values: dict[str, float | int | str] = {}
+        self.counts: dict[str, Counts] = {}
+        self.alarms: tuple[str, ...] = ()
+
+    def annotators(self) -> tuple[nn.Module, nn.Module]:
+        """A_L and A_S, trained once on natural rows, then frozen."""
+        names, x = self.groups.names, self.data.x
+        label = self.world.net(self.rng.at("label annotator", "net"))
+        start = self.rng.at("group annotator", "net")
+        group = self.world.net(start)
+        if not isinstance(group, TrainsItself):
+            group = with_outputs(group, len(names), seed=start.at("head").seed)
+        if self.kept:
+            for model, name in ((label, "label_annotator"), (group, "group_annotator")):
+                model.to(self.world.recipe.device).load_state_dict(self.kept[name])
+                model.eval()
+            return label, group
+        asked = GroupedData.of(x, self.groups.cell, {}, Schema(names))
+        recipe = _annotator_recipe(self.loop, self.world.recipe)
+        self._train("label annotator", label, self.data, self.strata, recipe, Uniform())
+        self._train("group annotator", group, asked, GroupIndex.of(asked), recipe, Uniform())
+        labels = predict(label, self.judge.x).argmax(1)
+        groups = predict(group, self.judge.x).argmax(1)
+        truth = self.judge_groups.cell
+        self._judge(
+            "label_annotator", Counts.of(labels, self.judge.y, self.judge_groups, self.classes)
+        )
+        self._judge("group_annotator", Counts.of(groups, truth, self.judge_groups, names))
+        self.alarms += tuple(lost_strata(self.loop, self.world, self.data))
+        return label, group
+
+    def _judge(self, name: str, counts: Counts) -> None:
+        self.counts[name] = counts
+        right = float(counts.table.trace(axis1=1, axis2=2).sum()) / max(counts.total, 1)
+        if right < self.loop.annotator_floor:
+            where = "held-out" if self.loop.validation else "its own training"
+            self.alarms += (
+                f"the {name.replace('_', ' ')} is right on {right:.1%} of {counts.total} {where} "
+                f"rows, below {self.loop.annotator_floor:.0%}: what follows measures it, not the "
+                "world; train it longer, or with another net",
+            )
+
+    def parent(self) -> nn.Module | None:
+        """The last generation's generator, or None before the first."""
+        if "generator" not in self.kept:
+            return None
+        model = self._new_generator().to(self.world.recipe.device)
+        model.load_state_dict(self.kept["generator"])
+        return model.eval()
+
+    def _new_generator(self) -> nn.Module:
+        seed = self.rng.at("generator", "net").seed
+        shape, options = tuple(self.data.x.shape[1:]), self.loop.generator_options
+        model = build_generator(self.loop.generator, shape, seed=seed, options=options)
+        if isinstance(model, Vae) and model.cells not in (0, self.strata.size):
+            raise ValueError(
+                f"generator_options: cells={model.cells}, but there are {self.strata.size} strata "
+                f"({', '.join(self.strata.names)})"
+            )
+        return model
+
+    def generator(
+        self, parent: nn.Module | None, teacher: nn.Module, group_annotator: nn.Module
+    ) -> nn.Module:
+        """A new generator: on natural rows first, then on its parent's, mixed or curated."""
+        model, loop = self._new_generator(), self.loop
+        conditional = isinstance(model, Vae) and model.cells > 0
+        stratum = self._stratum(teacher, group_annotator)
+        finish = conditioned if conditional else None
+        tally = None
+        sampler: Fresh | Mixed
+        if parent is not None and loop.reparation in ("generator", "both"):
+            tally = Tally(self.strata.size)
+            sampler = self._fresh(parent, stratum, self._quota(tally), finish=finish)
+        else:
+            share = 0.0 if parent is None else loop.synthetic
+            known = stratum if conditional else None
+            sampler = Mixed(_draw(parent), share, known, self.world.recipe.device, finish)
+        if conditional:
+            assert isinstance(model, Vae)
+            model.share.copy_(self._shares(parent, stratum))
+        recipe = generator_recipe(loop, self.world.recipe)
+        if isinstance(model, FitsItself):
+            batches = sampler.epoch(
+                self.data, self.strata, batch=recipe.batch, rng=self.rng.at("generator", "rows")
+            )
+            rows = torch.cat([batch.x for batch in batches])
+            model.fit(rows, generator=self.rng.at("generator", "fit").gen())
+            assert isinstance(model, nn.Module)
+            return model
+        objective = PRESETS[loop.loss]
+        objective = objective if loop.beta is None else replace(objective, beta=loop.beta)
+        self._train("generator", model, self.data, self.strata, recipe, sampler, objective)
+        self._report("generator", tally)
+        return model
+
+    def describe(
+        self,
+        generator: nn.Module,
+        label_annotator: nn.Module,
+        teacher: nn.Module,
+        group_annotator: nn.Module,
+    ) -> None:
+        """POPULATION: labels by A_L and by the teacher, groups by A_S, margins, image quality."""
+        x = self._sample(generator, self.loop.population, self.rng.at("population"))
+        check_samples(x, self.data.x.shape[1:], name=f"generator of round {self.round}")
+        first, second = (predict(m, x) for m in (label_annotator, group_annotator))
+        seen = population(first, second, groups=self.groups.size)
+        groups = GroupIndex(second.argmax(1), self.groups.names)
+        labels = predict(teacher, x).argmax(1)
+        self.counts["population"] = Counts.of(labels, first.argmax(1), groups, self.classes)
+        for name, margin, sure in zip(groups.names, seen.margin, seen.sure, strict=True):
+            self.values[f"margin.{name}"] = float(margin)
+            self.values[f"sure.{name}"] = int(sure)
+        n = min(self.loop.quality, len(x), len(self.data))
+        if n:
+            real, made = (features_of(label_annotator, r[:n]) for r in (self.data.x, x))
+            index = torch.arange(n, device=x.device)
+            far = frechet_by_group(real, self.groups.take(index), made, groups.take(index))
+            for name, distance in zip(groups.names, far, strict=True):
+                self.values[f"frechet.{name}"] = float(distance)
+
+    def classifier(
+        self, generator: nn.Module, teacher: nn.Module, group_annotator: nn.Module
+    ) -> nn.Module:
+        """A new classifier on generated rows only, labelled by the teacher, maybe curated."""
+        loop, recipe = self.loop, self.world.recipe
+        model = self.world.net(self.rng.at("classifier", "net"))
+        curated = loop.reparation in ("classifier", "both")
+        tally = Tally(self.strata.size) if curated else None
+        quota = self._quota(tally) if curated else None
+        if loop.compat_batching and not curated:
+            recipe = replace(recipe, batch=loop.generator_batch)
+        steps = -(-len(self.data) // loop.generator_batch) if loop.compat_batching else None
+        stratum = self._stratum(teacher, group_annotator if curated else None)
+        data, groups = self.data, self.strata
+        sampler: Sampler = self._fresh(
+            generator, stratum, quota, groups=None if curated else 1, fixed_steps=steps
+        )
+        if loop.draws == "pool" or isinstance(model, TrainsItself):
+            data, groups = self._pool(generator, self._stratum(teacher, group_annotator))
+            sampler = quota or Uniform()
+        self._train("classifier", model, data, groups, recipe, sampler)
+        self._report("classifier", tally)
+        if loop.validation:
+            predicted = predict(model, self.judge.x).argmax(1)
+            self.counts["validation"] = Counts.of(
+                predicted, self.judge.y, self.judge_groups, self.classes
+            )
+        return model
+
+    def finish(self) -> None:
+        """Forget the progress of this round's fits: the round is about to be recorded."""
+        for name in self.done:
+            if self.world.keep is not None:
+                self.world.keep.drop(name)
+
+    def notes(self) -> Notes:
+        """Everything noted."""
+        return Notes(self.values, self.counts, alarms=self.alarms)
+
+    def _stratum(
+        self, teacher: nn.Module, group_annotator: nn.Module | None
+    ) -> Callable[[Tensor], Tensor]:
+        """Rows -> label x group by teacher and annotator; the label alone without the latter."""
+        size = self.groups.size
+
+        def of(x: Tensor) -> Tensor:
+            label = predict(teacher, x).argmax(1)
+            if group_annotator is None:
+                return label
+            return label * size + predict(group_annotator, x).argmax(1)
+
+        return of
+
+    def _quota(self, tally: Tally | None) -> Quota:
+        loop = self.loop
+        return Quota(loop.budget, loop.ideal, loop.fill, blocks=loop.blocks, tally=tally)
+
+    def _fresh(
+        self,
+        generator: nn.Module,
+        stratum: Callable[[Tensor], Tensor],
+        quota: Quota | None,
+        *,
+        groups: int | None = None,
+        finish: Callable[[Tensor, Tensor], Tensor] | None = None,
+        fixed_steps: int | None = None,
+    ) -> Fresh:
+        return Fresh(
+            _draw(generator),
+            stratum,
+            len(self.classes),
+            groups or self.groups.size,
+            quota,
+            self.loop.blocks,
+            self.world.recipe.device,
+            finish,
+            fixed_steps,
+        )
+
+    def _sample(self, generator: nn.Module, n: int, rng: Rng) -> Tensor:
+        return _draw(generator)(n, rng.gen(self.world.recipe.device))
+
+    def _shares(self, parent: nn.Module | None, stratum: Callable[[Tensor], Tensor]) -> Tensor:
+        """(K,) expected strata shares of a conditional generator's training rows."""
+        loop = self.loop
+        natural = self.strata.count() / len(self.data)
+        if parent is None:
+            return natural
+        cells = stratum(self._sample(parent, loop.population, self.rng.at("shares")))
+        made = torch.bincount(cells, minlength=self.strata.size) / len(cells)
+        if loop.reparation in ("generator", "both"):
+            plan = plan_reparation(
+                made.double().cpu(),
+                batch=loop.generator_batch,
+                budget=loop.budget,
+                ideal=loop.ideal,
+                fill=loop.fill,
+            )
+            return plan.final.to(made)
+        return loop.synthetic * made + (1 - loop.synthetic) * natural
+
+    def _pool(
+        self, generator: nn.Module, stratum: Callable[[Tensor], Tensor]
+    ) -> tuple[GroupedData, GroupIndex]:
+        """As many generated rows as natural ones, annotated once; pixels rounded to bytes."""
+        x = self._sample(generator, len(self.data), self.rng.at("pool"))
+        cell = stratum(x)
+        size = self.groups.size
+        if self.data.x.dtype == torch.uint8:
+            x = (x * 255).round().to(torch.uint8)
+        schema = Schema(self.classes, (Attribute("group", self.groups.names),))
+        columns = {"group": cell.cpu() % size}
+        rows = GroupedData.of(x.cpu(), cell.cpu() // size, columns, schema, origin=Origin.GENERATED)
+        return rows, GroupIndex.of(rows, [LABEL, "group"])
+
+    def _train(
+        self,
+        name: str,
+        model: nn.Module,
+        data: GroupedData,
+        groups: GroupIndex,
+        recipe: Recipe,
+        sampler: Sampler,
+        objective: Any = None,
+    ) -> None:
+        """Fit in place; a fit that this round finished before it was interrupted is read back."""
+        keep, rng = self.world.keep, self.rng.at(name)
+        done = f"{rng.name}/done"
+        saved = keep.load(done) if keep else None
+        if saved is None:
+            fitted = self.world.trainer(
+                model,
+                data,
+                groups,
+                recipe=recipe,
+                rng=rng,
+                sampler=sampler,
+                objective=objective,
+                keep=keep,
+            )
+            saved = {
+                "model": fitted.model.state_dict(),
+                "losses": list(fitted.losses),
+                "sampler": sampler.state_dict(),
+            }
+            if keep:
+                keep.save(done, saved)
+        else:
+            model.to(recipe.device).load_state_dict(saved["model"])
+            sampler.load_state_dict(saved["sampler"])
+            model.eval()
+        self.done.append(done)
+        if saved["losses"]:
+            self.values[f"{name.replace(' ', '_')}_loss"] = saved["losses"][-1]
+
+    def _report(self, name: str, tally: Tally | None) -> None:
+        if tally is None:
+            return
+        read = tally.read()
+        self.values[f"{name}.missing_share"] = read["missing_share"]
+        for stratum, share in zip(self.strata.names, read["first_share"], strict=True):
+            self.values[f"{name}.first_share.{stratum}"] = share
+
+
+def group_columns(world: World, data: GroupedData) -> list[str]:
+    """The group columns: the world's, without the label."""
+    columns = [name for name in world.by if name not in (LABEL, TRUTH)]
+    known = [a.name for a in data.schema.attributes]
+    if not columns:
+        raise ValueError(
+            f"regenerate needs at least one group column in by=, such as {known[:3] or 'none here'}"
+            f"; got by={list(world.by)}"
+        )
+    return columns
+
+
+def lost_strata(loop: Regenerate, world: World, data: GroupedData) -> list[str]:
+    """Strata that the budget cannot fill even from the natural mix, as sentences."""
+    if loop.reparation == "none":
+        return []
+    strata = GroupIndex.of(data, [LABEL, *group_columns(world, data)])
+    batch = loop.generator_batch if loop.reparation == "generator" else world.recipe.batch
+    share = strata.count().double() / len(data)
+    plan = plan_reparation(share, batch=batch, budget=loop.budget, ideal=loop.ideal, fill=loop.fill)
+    return plan.warnings(strata.names)
+
+
+def _draw(generator: nn.Module | None) -> Callable[[int, torch.Generator], Tensor]:
+    def rows(n: int, source: torch.Generator) -> Tensor:
+        assert generator is not None
+        made: Tensor = generator.sample(n, source)  # type: ignore[operator]
+        return made
+
+    return rows
+
+
+def generator_recipe(loop: Regenerate, base: Recipe) -> Recipe:
+    return replace(
+        base,
+        optimizer=loop.generator_optimizer,
+        lr=loop.generator_lr,
+        weight_decay=loop.generator_weight_decay,
+        batch=loop.generator_batch,
+        epochs=loop.generator_epochs,
+        clip_norm=loop.generator_clip,
+        momentum=0.0,
+        nesterov=False,
+        sum_decay=False,
+        drop_last=False,
+        schedule="constant",
+        augment="none",
+        label_smoothing=0.0,
+    )
+
+
+def _annotator_recipe(loop: Regenerate, base: Recipe) -> Recipe:
+    batch = loop.annotator_batch or (loop.generator_batch if loop.compat_batching else base.batch)
+    return replace(base, batch=batch, epochs=loop.annotator_epochs or base.epochs)

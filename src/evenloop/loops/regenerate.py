@@ -1,0 +1,168 @@
+"""Regenerate: each generation trains a generator and a classifier on what their parents made.
+
+Source: Sierra Wyllie, Ilia Shumailov, Nicolas Papernot, "Fairness Feedback Loops: Training on
+Synthetic Data Amplifies Bias", FAccT 2024 (arXiv 2403.07857): the settings SeqGenSeqClass,
+SeqGenNonSeqClass and SeqClass, and stratified algorithmic reparation (STAR) of either model.
+
+Assumption: labels and groups of generated rows are what two annotators, trained once on the
+natural rows, say they are. The loop measures them, not the world.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+
+from evenloop.data import GroupedData
+from evenloop.groups import LABEL, GroupIndex
+from evenloop.loop import Notes, State, World
+from evenloop.loops._regenerate import (
+    KEY,
+    Generation,
+    generator_recipe,
+    group_columns,
+    lost_strata,
+)
+from evenloop.models.generators import build_generator
+from evenloop.objectives.vae import PRESETS
+from evenloop.recipe import Recipe
+from evenloop.rng import Rng
+from evenloop.samplers.quota import Fill, Quota, budget_of, quotas
+
+__all__ = ["Regenerate"]
+
+_log = logging.getLogger(__name__)
+LEAST = {"natural": 0, "population": 1, "quality": 0, "validation": 0, "blocks": 1}
+Setting = Literal["seqgen-seqclass", "seqgen-nonseqclass", "seqclass"]
+Reparation = Literal["none", "classifier", "generator", "both"]
+
+
+@dataclass(frozen=True, slots=True)
+class Regenerate:
+    """One generation a round; the classifier is trained by the world's recipe, on generated rows.
+
+    Attributes:
+        natural: natural rows, the first of the world's; 0 takes all.
+        setting: "seqgen-seqclass" (new generator and new classifier, labels by the last
+            classifier), "seqgen-nonseqclass" (labels always by the first annotator), "seqclass"
+            (one generator for all generations).
+        generator: name, see `evenloop.models.generators`.
+        generator_options: its own options (latent, widths, cells).
+        loss: of a VAE, see `evenloop.objectives.vae`.
+        beta: weight of the divergence; None keeps the loss's own.
+        synthetic: share of generated rows in the batches of later generators.
+        reparation: whose batches are curated toward `ideal`.
+        budget: rows drawn beyond a curated batch, a count or a percentage.
+        ideal: target share of every stratum (label x group, the group varying fastest); None is
+            uniform.
+        fill: how a curated batch's missing rows are supplied.
+        draws: "fresh" rows for every batch of a classifier, or one finite "pool" of as many rows
+            as there are natural ones.
+        population: rows drawn to describe a generation.
+        quality: natural and generated rows whose features are compared by group; 0 for none.
+        validation: last rows of the natural data that only judge annotators and classifiers.
+        annotator_floor: accuracy of an annotator below which the run warns.
+        annotator_epochs, annotator_batch: of both annotators; None as the classifier.
+        generator_optimizer, generator_lr, generator_weight_decay, generator_batch,
+            generator_epochs, generator_clip: how a generator is trained, at a constant rate.
+        blocks: batches drawn and annotated at once.
+        compat_batching: the study's steps: annotators and un-repaired classifiers train at the
+            generator's batch size, and every epoch has as many steps as the generator's.
+    """
+
+    natural: int = 0
+    setting: Setting = "seqgen-seqclass"
+    generator: str = "conv-vae"
+    generator_options: Mapping[str, Any] = field(default_factory=dict)
+    loss: str = "bernoulli-sum"
+    beta: float | None = None
+    synthetic: float = 1.0
+    reparation: Reparation = "none"
+    budget: int | str = "25%"
+    ideal: tuple[float, ...] | None = None
+    fill: Fill = "unfiltered"
+    draws: Literal["fresh", "pool"] = "fresh"
+    population: int = 10_000
+    quality: int = 0
+    validation: int = 0
+    annotator_floor: float = 0.8
+    annotator_epochs: int | None = None
+    annotator_batch: int | None = None
+    generator_optimizer: Literal["sgd", "adam", "adamw"] = "adam"
+    generator_lr: float = 1e-3
+    generator_weight_decay: float = 1e-5
+    generator_batch: int = 256
+    generator_epochs: int = 30
+    generator_clip: float | None = None
+    blocks: int = 4
+    compat_batching: bool = False
+
+    def __post_init__(self) -> None:
+        if self.loss not in PRESETS:
+            raise ValueError(f"loss must be one of {', '.join(PRESETS)}, got {self.loss!r}")
+        if not 0 <= self.synthetic <= 1:
+            raise ValueError(f"synthetic must be a share in [0, 1], got {self.synthetic}")
+        for name, least in LEAST.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        Quota(self.budget, self.ideal, self.fill)
+        if self.reparation != "none" and budget_of(self.budget, 100) == 0:
+            raise ValueError(
+                f"budget={self.budget!r} curates nothing; give a budget above 0 or reparation=none"
+            )
+        if self.setting == "seqclass" and self.reparation in ("generator", "both"):
+            raise ValueError(
+                f"reparation={self.reparation!r} needs a generator in every generation, and "
+                "setting='seqclass' has one for all; use reparation='classifier'"
+            )
+        generator_recipe(self, Recipe())
+
+    def init(self, world: World, start: State | None, rng: Rng) -> State:
+        """D: the world's rows, or those an earlier loop of a chain left. Nothing is trained yet."""
+        if self.natural > len(world.data):
+            raise ValueError(f"natural={self.natural}, but the world has {len(world.data)} rows")
+        rows = torch.arange(self.natural)
+        state = start or State(world.data.take(rows) if self.natural else world.data)
+        self._check(world, state.data)
+        return state
+
+    def step(self, world: World, state: State, round: int, rng: Rng) -> tuple[State, Notes]:
+        """One generation: maybe a new generator G_g, what it makes, then a new classifier C_g."""
+        at = Generation(self, world, state, round, rng)
+        label_annotator, group_annotator = at.annotators()
+        last = state.models.get("classifier") if round else None
+        teacher = last or label_annotator
+        if self.setting == "seqgen-nonseqclass":
+            teacher = label_annotator
+
+        generator = at.parent()
+        if generator is None or self.setting != "seqclass":
+            generator = at.generator(generator, last or label_annotator, group_annotator)
+        at.describe(generator, label_annotator, teacher, group_annotator)
+        classifier = at.classifier(generator, teacher, group_annotator)
+
+        at.finish()
+        kept = {
+            "label_annotator": label_annotator.state_dict(),
+            "group_annotator": group_annotator.state_dict(),
+            "generator": generator.state_dict(),
+        }
+        models = {**state.models, "classifier": classifier}
+        return State(state.data, models, {**state.extra, KEY: kept}), at.notes()
+
+    def _check(self, world: World, data: GroupedData) -> None:
+        """What the data contradicts, before anything is trained; a lost stratum is announced."""
+        if self.validation >= len(data):
+            raise ValueError(f"validation={self.validation} leaves none of {len(data)} rows")
+        groups = group_columns(world, data)
+        strata = GroupIndex.of(data, [LABEL, *groups])
+        quotas(self.generator_batch, strata.size, self.ideal)
+        build_generator(
+            self.generator, tuple(data.x.shape[1:]), seed=0, options=self.generator_options
+        )
+        for warning in lost_strata(self, world, data):
+            _log.warning("%s", warning)

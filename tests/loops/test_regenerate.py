@@ -1,0 +1,401 @@
+"""Generator feedback: settings, who depends on what, exact drift, every guard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from evenloop.audit import Audit
+from evenloop.data import Attribute, GroupedData, Schema
+from evenloop.loop import State, World, run
+from evenloop.loops._regenerate import KEY
+from evenloop.loops.regenerate import Regenerate
+from evenloop.models import Pixels, build
+from evenloop.recipe import Recipe
+from evenloop.record import Record
+from evenloop.rng import Rng
+
+SMALL: dict[str, Any] = {
+    "generator_options": {"widths": (4, 8), "latent": 3},
+    "generator_epochs": 2,
+    "generator_batch": 32,
+    "population": 200,
+    "blocks": 2,
+}
+
+
+def squares(n: int, seed: int = 0) -> GroupedData:
+    """Bright or dark 8x8 squares in red or green; the colour goes with the label."""
+    gen = Rng.of(seed).at("squares").gen()
+    truth = torch.randint(2, (n,), generator=gen)
+    red = (torch.rand(n, generator=gen) < torch.where(truth == 1, 0.3, 0.7)).long()
+    grey = torch.randint(160, (n, 8, 8), generator=gen) + 8 * truth[:, None, None] + 30
+    x = torch.zeros(n, 2, 8, 8, dtype=torch.uint8)
+    x[torch.arange(n), 1 - red] = grey.to(torch.uint8)
+    schema = Schema(("dark", "bright"), (Attribute("color", ("green", "red")),))
+    return GroupedData.of(x, truth, {"color": red}, schema)
+
+
+def net(rng: Rng) -> nn.Module:
+    inner = build("mlp", channels=2, size=8, classes=2, hidden=(8,), seed=rng.seed)
+    return Pixels(inner, (0.0, 0.0), (1.0, 1.0))
+
+
+def image_world(n: int = 240) -> tuple[World, Audit]:
+    data = squares(n)
+    recipe = Recipe(lr=0.3, batch=16, epochs=3, checkpoint_seconds=0)
+    world = World(data.take(range(n // 4, n)), ("color",), net, recipe)
+    return world, Audit(data.take(range(n // 4)), ("color",))
+
+
+def smoke() -> tuple[Regenerate, World, Audit]:
+    loop = Regenerate(natural=60, reparation="classifier", annotator_floor=0.0, **SMALL)
+    return loop, *image_world()
+
+
+def generations(loop: Regenerate, rounds: int = 3, seed: int = 0) -> list[State]:
+    world, _ = image_world()
+    state, states = loop.init(world, None, Rng.of(seed)), []
+    for g in range(rounds):
+        state, _ = loop.step(world, state, g, Rng.of(seed).at("round", g))
+        states.append(state)
+    return states
+
+
+def weights(state: State, name: str) -> Tensor:
+    if name == "classifier":
+        values = state.models[name].state_dict().values()
+    else:
+        values = state.extra[KEY][name].values()
+    return torch.cat([v.flatten().double() for v in values])
+
+
+class TestWhoDependsOnWhat:
+    """Spec oracle 7, on real weights."""
+
+    def test_annotators_never_change(self) -> None:
+        states = generations(Regenerate(**SMALL))
+        for name in ("label_annotator", "group_annotator"):
+            assert all(weights(s, name).equal(weights(states[0], name)) for s in states)
+
+    def test_every_generation_has_new_models_and_seqclass_one_generator(self) -> None:
+        chain, fixed = (
+            generations(Regenerate(setting=s, **SMALL)) for s in ("seqgen-seqclass", "seqclass")
+        )
+        assert len({float(weights(s, "generator").sum()) for s in chain}) == 3
+        assert len({float(weights(s, "generator").sum()) for s in fixed}) == 1
+        assert len({float(weights(s, "classifier").sum()) for s in fixed}) == 3
+
+    def test_cla_star_leaves_generators_alone_and_gen_star_does_not(self) -> None:
+        none, cla, gen = (
+            generations(Regenerate(reparation=r, **SMALL))
+            for r in ("none", "classifier", "generator")
+        )
+        for g in range(3):
+            assert weights(none[g], "generator").equal(weights(cla[g], "generator"))
+        assert weights(gen[0], "generator").equal(weights(none[0], "generator"))
+        assert not weights(gen[1], "generator").equal(weights(none[1], "generator"))
+        assert weights(gen[0], "classifier").equal(weights(none[0], "classifier"))
+        assert not weights(cla[0], "classifier").equal(weights(none[0], "classifier"))
+
+    @pytest.mark.parametrize("reparation", ["none", "generator", "both"])
+    def test_generators_see_the_last_classifier_only_under_gen_star(self, reparation: Any) -> None:
+        class Odd(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                return nn.functional.one_hot((x.sum((1, 2, 3)) * 1e5).long() % 2, 2).float()
+
+        loop, (world, _) = Regenerate(reparation=reparation, **SMALL), image_world()
+        (first,) = generations(loop, rounds=1)
+        other = replace(first, models={"classifier": Odd()})
+        made = [
+            weights(loop.step(world, state, 1, Rng.of(0).at("round", 1))[0], "generator")
+            for state in (first, other)
+        ]
+        assert made[0].equal(made[1]) == (reparation == "none")
+
+    def test_generators_of_natural_rows_do_not_depend_on_earlier_ones(self) -> None:
+        states = generations(Regenerate(synthetic=0.0, **SMALL))
+        loop, (world, _) = Regenerate(synthetic=0.0, **SMALL), image_world()
+        alone, _ = loop.step(world, loop.init(world, None, Rng.of(0)), 2, Rng.of(0).at("round", 2))
+        assert weights(states[2], "generator").equal(weights(alone, "generator"))
+
+    def test_the_first_generator_is_natural_for_every_share(self) -> None:
+        first = [generations(Regenerate(synthetic=s, **SMALL), rounds=1)[0] for s in (0.0, 1.0)]
+        assert weights(first[0], "generator").equal(weights(first[1], "generator"))
+
+    def test_the_labeller_of_nonseqclass_is_always_the_annotator(self) -> None:
+        loop = Regenerate(setting="seqgen-nonseqclass", **SMALL)
+        for row in run(loop, *image_world(), rounds=3).rows:
+            table = row.counts["population"].table
+            assert table.sum() == np.einsum("gcc->", table)
+
+
+def test_the_population_counts_two_labellers_and_the_groups() -> None:
+    rows = run(Regenerate(**SMALL), *image_world(), rounds=2).rows
+    counts = rows[1].counts["population"]
+    assert counts.groups == ("green", "red")
+    assert counts.total == 200
+    assert {"margin.green", "sure.red", "generator_loss", "classifier_loss"} <= set(rows[1].values)
+    assert {"label_annotator", "group_annotator"} <= set(rows[0].counts)
+    assert "label_annotator" not in rows[1].counts
+
+
+def test_curation_is_reported() -> None:
+    rows = run(Regenerate(reparation="both", **SMALL), *image_world(), rounds=2).rows
+    assert 0 <= rows[1].values["classifier.missing_share"] <= 1
+    first = [v for k, v in rows[1].values.items() if k.startswith("generator.first_share.")]
+    assert sum(first) == pytest.approx(1)
+    assert "generator.missing_share" not in rows[0].values
+
+
+def test_validation_rows_only_judge() -> None:
+    record = run(Regenerate(validation=60, quality=50, **SMALL), *image_world(), rounds=1)
+    assert record.rows[0].counts["validation"].total == 60
+    assert record.rows[0].counts["label_annotator"].total == 60
+    assert record.rows[0].values["frechet.red"] > 0
+
+
+@pytest.mark.parametrize("draws", ["fresh", "pool"])
+@pytest.mark.parametrize("reparation", ["none", "classifier"])
+def test_fresh_draws_and_pools(draws: Any, reparation: Any) -> None:
+    loop = Regenerate(draws=draws, reparation=reparation, **SMALL)
+    record = run(loop, *image_world(), rounds=2)
+    assert record.rows[1].counts["audit"].total == 60
+
+
+def test_a_conditional_generator_follows_the_strata() -> None:
+    options = {"generator_options": {"widths": (4, 8), "latent": 3, "cells": 4}}
+    for reparation in ("none", "generator"):
+        loop = Regenerate(reparation=reparation, **(SMALL | options))
+        states = generations(loop, rounds=2)
+        share = states[1].extra[KEY]["generator"]["share"]
+        assert float(share.sum()) == pytest.approx(1, abs=1e-5)
+    with pytest.raises(ValueError, match="cells=3, but there are 4 strata"):
+        generations(Regenerate(**(SMALL | {"generator_options": {"cells": 3}})), rounds=1)
+
+
+def test_compat_batching_gives_every_epoch_the_generators_steps() -> None:
+    for reparation in ("none", "classifier"):
+        loop = Regenerate(compat_batching=True, reparation=reparation, **SMALL)
+        assert len(run(loop, *image_world(), rounds=1).rows) == 1
+
+
+class Reader(nn.Module):
+    """Reads the label from the table's first column and, asked for groups, from the second."""
+
+    def train_on(self, x: Tensor, y: Tensor, *, classes: int, seed: int) -> None:
+        label = bool((x[:, 0].long() == y).all()) and classes == 2
+        self.register_buffer("column", torch.tensor([0 if label else 1, classes]))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("column", torch.tensor([0, 2]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.eye(int(self.column[1]))[x[:, int(self.column[0])].long()]
+
+
+def table_world(counts: Sequence[int]) -> tuple[World, Audit]:
+    """Rows whose two numbers are their label and their group, `counts` of each stratum."""
+    strata = torch.arange(4).repeat_interleave(torch.tensor([*counts]))
+    x = torch.stack([strata // 2, strata % 2], 1).float()
+    schema = Schema(("0", "1"), (Attribute("g", ("a", "b")),))
+    data = GroupedData.of(x, strata // 2, {"g": strata % 2}, schema)
+    return World(data, ("g",), lambda rng: Reader(), Recipe()), Audit(data, ("g",))
+
+
+def strata_shares(state: State) -> np.ndarray:
+    kept = state.extra[KEY]["generator"]
+    cell = (kept["values"][:, 0] * 2 + kept["values"][:, 1]).long()
+    share = torch.zeros(4).double().index_add(0, cell, kept["count"].double())
+    return (share / share.sum()).numpy()
+
+
+def drift(loop: Regenerate, counts: Sequence[int], rounds: int, seeds: int) -> np.ndarray:
+    """(seeds, rounds, 4) strata shares of the count generators of a chain."""
+    world, _ = table_world(counts)
+    out = np.zeros((seeds, rounds, 4))
+    for seed in range(seeds):
+        state, root = loop.init(world, None, Rng.of(seed)), Rng.of(seed)
+        for g in range(rounds):
+            state, _ = loop.step(world, state, g, root.at("round", g))
+            out[seed, g] = strata_shares(state)
+    return out
+
+
+class TestDrift:
+    """Spec oracle 8: the count-based generator has closed forms."""
+
+    COUNTS = (10, 20, 30, 40)
+    LOOP = Regenerate(generator="count", generator_batch=25, population=1)
+
+    def test_shares_drift_as_in_a_neutral_population(self) -> None:
+        p, n, g = np.array(self.COUNTS) / 100, 100, 6
+        shares = drift(self.LOOP, self.COUNTS, g + 1, 100)
+        np.testing.assert_allclose(shares[:, 0], np.tile(p, (100, 1)), atol=1e-12)
+        error = 3.5 * np.sqrt(p * (1 - p) * g / n / 100)
+        assert (np.abs(shares[:, g].mean(0) - p) < error).all()
+        want = p * (1 - p) * (1 - (1 - 1 / n) ** g)
+        np.testing.assert_allclose(shares[:, g].var(0), want, rtol=0.4)
+        mixed = 1 - (shares**2).sum(2)
+        want = mixed[0, 0] * (1 - 1 / n) ** np.arange(g + 1)
+        np.testing.assert_allclose(mixed.mean(0), want, atol=0.012)
+
+    def test_what_vanished_never_returns(self) -> None:
+        shares = drift(self.LOOP, [1, 3, 16, 20], 12, 20)
+        gone = shares[:, :-1] == 0
+        assert gone.any()
+        assert (shares[:, 1:][gone] == 0).all()
+
+    def test_a_natural_share_contracts_deviations_and_brings_strata_back(self) -> None:
+        loop = replace(self.LOOP, synthetic=0.6)
+        shares = drift(loop, [2, 18, 30, 50], 14, 25)
+        late = shares[:, 4:]
+        spread = np.abs(late - np.array([2, 18, 30, 50]) / 100).mean()
+        alone = drift(self.LOOP, [2, 18, 30, 50], 14, 25)[:, 4:]
+        assert spread < 0.7 * np.abs(alone - np.array([2, 18, 30, 50]) / 100).mean()
+        gone = shares[:, :-1] == 0
+        assert (shares[:, 1:][gone] > 0).any()
+
+    def test_a_large_budget_meets_the_ideal_in_one_step(self) -> None:
+        loop = replace(self.LOOP, reparation="generator", budget="4000%", generator_batch=20)
+        shares = drift(loop, self.COUNTS, 2, 3)
+        np.testing.assert_allclose(shares[:, 1], 0.25, atol=1e-12)
+
+    def test_an_ideal_other_than_uniform_is_met(self) -> None:
+        loop = replace(
+            self.LOOP,
+            reparation="generator",
+            budget="4000%",
+            ideal=(0.4, 0.1, 0.4, 0.1),
+            generator_batch=20,
+        )
+        shares = drift(loop, self.COUNTS, 2, 3)
+        np.testing.assert_allclose(shares[:, 1], np.tile([0.4, 0.1, 0.4, 0.1], (3, 1)), atol=1e-12)
+
+
+def test_label_noise_of_a_chain_follows_its_closed_form() -> None:
+    """Spec oracle 9: labels flipped independently agree (1 + prod(1 - 2 e)) / 2 of the time."""
+    gen, n, rates = Rng.of(0).gen(), 200_000, (0.1, 0.05, 0.2)
+    labels = torch.zeros(n, dtype=torch.bool)
+    for g, rate in enumerate(rates):
+        labels ^= torch.rand(n, generator=gen) < rate
+        want = (1 + np.prod([1 - 2 * e for e in rates[: g + 1]])) / 2
+        assert float((~labels).double().mean()) == pytest.approx(want, abs=0.004)
+
+
+def started(**fields: Any) -> Callable[[], State]:
+    world, _ = image_world()
+    return lambda: Regenerate(**fields).init(world, None, Rng.of(0))
+
+
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        ({"loss": "bce"}, "loss must be one of"),
+        ({"synthetic": 1.2}, r"share in \[0, 1\]"),
+        ({"population": 0}, "population must be at least 1"),
+        ({"blocks": 0}, "blocks must be at least 1"),
+        ({"reparation": "classifier", "budget": 0}, "curates nothing"),
+        ({"reparation": "classifier", "budget": "0%"}, "curates nothing"),
+        ({"ideal": (0.5, 0.4)}, "sum to 1"),
+        ({"setting": "seqclass", "reparation": "generator"}, "one for all"),
+        ({"generator_lr": 0.0}, "lr must be"),
+        ({"natural": 500}, "the world has 180 rows"),
+        ({"validation": 180}, "leaves none of 180 rows"),
+        ({"ideal": (0.5, 0.5)}, "one share for each of 4 strata"),
+        ({"generator": "vae28"}, "size must be 28"),
+        ({"generator": "vea28"}, "did you mean 'vae28'"),
+    ],
+)
+def test_bad_fields_are_named_before_anything_is_trained(fields: Any, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        started(**fields)()
+    started(reparation="classifier", budget=1, ideal=(0.1, 0.2, 0.3, 0.4), validation=10)()
+
+
+def test_groups_are_needed() -> None:
+    world, _ = image_world()
+    with pytest.raises(ValueError, match="at least one group column"):
+        Regenerate().init(replace(world, by=("truth",)), None, Rng.of(0))
+
+
+def test_a_lost_stratum_is_announced_before_the_run(caplog: pytest.LogCaptureFixture) -> None:
+    world, audit = image_world()
+    rows = ~((world.data.truth == 1) & (world.data.attribute("color") == 1))
+    world = replace(world, data=world.data.take(rows.nonzero().flatten()))
+    loop = Regenerate(reparation="classifier", **SMALL)
+    with caplog.at_level("WARNING"):
+        loop.init(world, None, Rng.of(0))
+    assert "stratum bright red" in caplog.text
+    assert "No budget can fill" in caplog.text
+    row = run(loop, world, audit, rounds=1).rows[0]
+    assert any("bright red" in alarm for alarm in row.alarms)
+
+
+def test_poor_annotators_are_announced() -> None:
+    world, audit = image_world()
+    world = replace(world, recipe=replace(world.recipe, lr=1e-6))
+    alarms = run(Regenerate(annotator_floor=0.99, **SMALL), world, audit, rounds=1).rows[0].alarms
+    assert any("label annotator is right on" in alarm for alarm in alarms)
+    good = run(Regenerate(annotator_floor=0.0, **SMALL), *image_world(), rounds=1).rows[0]
+    assert good.alarms == ()
+
+
+def test_a_loss_that_is_not_finite_names_generation_and_step(tmp_path: Any) -> None:
+    world, audit = image_world()
+    loop = Regenerate(**(SMALL | {"generator_lr": 1e30, "generator_optimizer": "sgd"}))
+    with pytest.raises(FloatingPointError, match=r"round/0/generator, epoch \d, step \d"):
+        run(loop, world, audit, rounds=2)
+
+
+def test_samples_outside_the_pixel_range_name_the_generation() -> None:
+    class Loud(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def fit(self, x: Tensor, *, generator: torch.Generator) -> None:
+            self.shape = x.shape[1:]
+
+        def sample(self, n: int, generator: torch.Generator) -> Tensor:
+            return torch.full((n, *self.shape), 2.0)
+
+    loop = Regenerate(**(SMALL | {"generator": lambda **shape: Loud(), "generator_options": {}}))
+    with pytest.raises(ValueError, match=r"generator of round 0 made pixels in \[2, 2\]"):
+        run(loop, *image_world(), rounds=1)
+
+
+class Interrupted(Exception):
+    """Stands for a kill in the middle of training."""
+
+
+@pytest.mark.parametrize("stop_at", [3, 5, 7, 9, 12])
+def test_interrupted_inside_a_generation_the_rows_are_the_same(tmp_path: Any, stop_at: int) -> None:
+    loop, world, audit = smoke()
+    loop = replace(loop, generator_epochs=4)
+
+    def opened(name: str, watch: Any = None) -> Record:
+        return Record.open(tmp_path / name, {"config": {}, "seed": 0}, watch=watch)
+
+    told = 0
+
+    def stop(*_: Any) -> None:
+        nonlocal told
+        told += 1
+        if told == stop_at:
+            raise Interrupted
+
+    run(loop, world, audit, rounds=2, record=opened("whole"))
+    with pytest.raises(Interrupted):
+        run(loop, world, audit, rounds=2, record=opened("parts", stop))
+    run(loop, world, audit, rounds=2, record=opened("parts"))
+    texts = [(tmp_path / name / "rows.jsonl").read_bytes() for name in ("whole", "parts")]
+    assert texts[0] == texts[1]
+    assert not list((tmp_path / "parts" / "state").glob("fit-*"))
