@@ -14,7 +14,7 @@ from evenloop.counts import Counts, Moments
 from evenloop.intervals import Bounded, mean_of
 from evenloop.measures.contrasts import fold, pairs
 from evenloop.measures.estimate import MIN_SUPPORT, Estimate, Gap
-from evenloop.measures.proportions import accuracy, cell_accuracy
+from evenloop.measures.proportions import accuracy, cell_accuracy, precision, recall
 
 __all__ = ["macro", "mean", "spread", "worst_cell_accuracy", "worst_group_accuracy"]
 
@@ -81,8 +81,10 @@ def macro(
     """Unweighted mean over classes of a class measure such as `recall`, `precision` or `f1`, (G,).
 
     A class that is not estimable in a group is left out of that group's mean and named in
-    `excluded`; the support is that of the class with the fewest items among those used. Limits
-    treat the classes as independent, which holds for recall and precision and nearly for F1.
+    `excluded`; the support is that of the class with the fewest items among those used. Classes
+    are separate samples for recall (by truth) and precision (by prediction), so the reach of their
+    limits adds up in quadrature; for other measures, such as F1, whose classes share items, it
+    adds up in full, which no dependence exceeds.
 
     >>> from evenloop.measures import recall
     >>> counts = Counts(np.array([[[3, 1], [0, 4]], [[2, 0], [0, 0]]]), ("a", "b"), ("no", "yes"))
@@ -99,9 +101,11 @@ def macro(
     used = known.sum(0)
     some = np.where(used > 0, used, np.nan)
 
+    separate = measure in (recall, precision)
+
     def reach(limits: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-        away = np.where(known, np.stack(limits) - value, 0.0)
-        return np.asarray(np.sqrt((away**2).sum(0)) / some, np.float64)
+        away = np.abs(np.where(known, np.stack(limits) - value, 0.0))
+        return np.asarray((np.sqrt((away**2).sum(0)) if separate else away.sum(0)) / some)
 
     centre = np.where(known, value, 0.0).sum(0) / some
     low, high = reach([part.low for part in parts]), reach([part.high for part in parts])
@@ -118,7 +122,7 @@ def macro(
         fewest,
         counts.groups,
         level,
-        f"{parts[0].method}, MOVER over classes",
+        f"{parts[0].method}, {'quadrature' if separate else 'sum'} over classes",
         min_support,
         out,
     )
