@@ -312,6 +312,13 @@ def test_head_is_found_by_what_it_produces():
     assert HeadTap(model, "unused").head is model.unused
 
 
+def test_closing_takes_the_watch_off_the_model():
+    control = controller(net())
+    assert control.model[4]._forward_hooks
+    control.close()
+    assert not control.model[4]._forward_hooks
+
+
 def test_model_without_a_head_is_refused():
     model = nn.Sequential(linear(2), nn.Tanh())
     with pytest.raises(ValueError, match="no linear layer produces"):

@@ -125,8 +125,8 @@ class RatioController:
         self.entropy, self.inner_data, self.chunk = entropy, inner_data, chunk
         self.freeze_norm, self.distributed, self.generator = freeze_norm, distributed, generator
         self._rows = Draws(val.cells, draw, per_cell, size, generator)
-        kind = torch.optim.Adam if optimizer == "adam" else torch.optim.SGD
-        self.optimizer: torch.optim.Optimizer = kind([ratios.a, ratios.b], lr=lr)
+        logits, kind = [ratios.a, ratios.b], {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+        self.optimizer: torch.optim.Optimizer = kind[optimizer](logits, lr=lr, fused=True)
         self.steps = self.updates = 0
         shape = (ratios.cells.sources, *ratios.cells.shape)
         self._aligned = torch.full(shape, torch.nan, dtype=torch.float64)
@@ -170,7 +170,12 @@ class RatioController:
         return _Rows(features, logits, cells.label[rows].to(device), cells.place[rows].to(device))
 
     def _fetch(self, rows: Tensor) -> Tensor:
-        return self.val.fetch(rows).to(next(self.model.parameters()).device)
+        like, x = next(self.model.parameters()), self.val.fetch(rows)
+        return x.to(like.device, like.dtype if x.is_floating_point() else None)
+
+    def close(self) -> None:
+        """Stop watching the model's head; the controller cannot be used afterwards."""
+        self.tap.close()
 
     def _look(
         self, drawn: Tensor, inner: _Rows | None, share: Tensor

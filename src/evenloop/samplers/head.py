@@ -46,6 +46,7 @@ class HeadTap:
         self.model = model
         self.head: nn.Linear | None = None
         self._passes: dict[bool, tuple[Tensor, Tensor]] = {}
+        self._hook: torch.utils.hooks.RemovableHandle | None = None
         if head != "auto":
             self._watch(_named(model, head))
 
@@ -96,7 +97,13 @@ class HeadTap:
             kept = (inputs[0].detach().flatten(0, -2), output.detach().flatten(0, -2))
             self._passes[torch.is_grad_enabled()] = kept
 
-        head.register_forward_hook(remember)
+        self._hook = head.register_forward_hook(remember)
+
+    def close(self) -> None:
+        """Stop watching."""
+        if self._hook is not None:
+            self._hook.remove()
+        self._passes.clear()
 
 
 def _wide(values: Tensor) -> Tensor:
