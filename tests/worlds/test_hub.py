@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,12 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
         HuggingFace(tmp_path / "no").load()
     with pytest.raises(ValueError, match="resize must be"):
         HuggingFace(tmp_path, resize=0)
+
+
+def test_a_missing_library_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'evenloop\[text\]'"):
+        HuggingFace(tmp_path).load()
 
 
 def test_a_real_dataset_shuffled_saved_and_split(tmp_path: Path) -> None:

@@ -266,6 +266,7 @@ def _check_digest(part: Path, remote: Remote) -> None:
         found = hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False))
     if found.hexdigest() != wanted:
         part.unlink()
+        _validator(part).unlink(missing_ok=True)
         raise ValueError(
             f"{remote.url} has {kind} {found.hexdigest()}, but {wanted} is published; the file was "
             "deleted. Try again, or pass root= with a copy you trust"

@@ -81,6 +81,7 @@ class HuggingFace:
         Raises:
             FileNotFoundError: the folder does not exist and `download` is off.
             ValueError: the split is missing, or what `from_hugging_face` raises.
+            ModuleNotFoundError: the library `datasets` is not installed.
         """
         return from_hugging_face(
             _open(str(self.path), self.split, self.download),
@@ -94,6 +95,19 @@ class HuggingFace:
         )
 
 
+def _library() -> Any:
+    try:
+        import datasets
+    except ModuleNotFoundError as error:
+        if error.name != "datasets":
+            raise
+        raise ModuleNotFoundError(
+            "the world 'huggingface' needs the library datasets: pip install 'evenloop[text]'",
+            name="datasets",
+        ) from error
+    return datasets
+
+
 def _open(path: str, split: str, download: bool) -> ArrowDataset:
     folder = Path(path).expanduser()
     if not download and not folder.is_dir():
@@ -101,14 +115,15 @@ def _open(path: str, split: str, download: bool) -> ArrowDataset:
             f"huggingface: {path} is no folder written by save_to_disk. Give the path of one, or "
             "download=true to fetch that name from the hub"
         )
-    import datasets
-
+    datasets = _library()
     found = datasets.load_dataset(path) if download else datasets.load_from_disk(str(folder))
     if not isinstance(found, Mapping):
-        return found  # type: ignore[no-any-return]
+        dataset: ArrowDataset = found
+        return dataset
     if split not in found:
         raise ValueError(f"split is {split!r}; {nearest(split, map(str, found))}")
-    return found[split]  # type: ignore[no-any-return]
+    part: ArrowDataset = found[split]
+    return part
 
 
 def from_hugging_face(

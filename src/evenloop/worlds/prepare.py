@@ -267,16 +267,17 @@ def _by_share(
     rng: Rng,
 ) -> tuple[GroupedData, Selection]:
     available = groups.count().cpu().numpy()
-    asked = share > 0
-    most = int((available[asked] / share[asked]).min()) + 1  # rounding may leave one row more
-    while most > 0 and (_apportion(share, most) > available).any():
+    allows = np.where(share > 0, available / np.where(share > 0, share, 1), np.inf)
+    most, scarce = int(allows.min() + 1e-9), groups.names[int(allows.argmin())]
+    while most and (_apportion(share, most) > available).any():
         most -= 1
-    if total is None:
-        total = most
+    if most == 0:
+        raise ValueError(
+            f"cell {scarce!r} has {int(available[allows.argmin()])} rows, too few for a share of "
+            f"{share[allows.argmin()]:g}"
+        )
+    total = most if total is None else total
     if type(total) is not int or not 0 < total <= most:
-        scarce = groups.names[
-            int(np.where(asked, available / np.where(asked, share, 1), np.inf).argmin())
-        ]
         raise ValueError(
             f"total must be in 1..{most} for these shares (cell {scarce!r} is the scarcest), got "
             f"{total!r}"

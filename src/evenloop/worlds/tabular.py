@@ -303,7 +303,7 @@ class GermanCredit:
         for column, names in (("personal", sexes), ("credit", risks)):
             bad = ~frame[column].isin(list(names))
             if bad.any():
-                raise ValueError(f"{path}: {column} is {frame[column][bad].iloc[0]!r}")
+                raise ValueError(f"{path}: {column} is {frame[column][bad].tolist()[0]!r}")
         frame = frame.assign(sex=frame["personal"].map(sexes), credit=frame["credit"].map(risks))
         return frame, feature_columns(frame, "credit", (), self.leave_out, "german")
 
