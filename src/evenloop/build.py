@@ -12,7 +12,7 @@ from torch import nn
 
 from evenloop import loops, models, worlds
 from evenloop.audit import Audit
-from evenloop.claims import Claim, FeedbackClaim
+from evenloop.claims import Claim, ExcessGapClaim, FeedbackClaim
 from evenloop.config import ConfigError, RunConfig, construct
 from evenloop.data import GroupedData
 from evenloop.loop import Loop, World, chain
@@ -169,8 +169,13 @@ def _imbalanced(data: GroupedData, config: RunConfig, root: Rng) -> GroupedData:
 
 
 def _claims(config: RunConfig, data: GroupedData) -> tuple[Claim, ...]:
-    relabels = any("relabel" in entry for entry in config.loop)
-    if config.track is None or not relabels:
-        return ()
-    klass = data.schema.klass(config.track)
-    return (FeedbackClaim(klass, "first"), FeedbackClaim(klass, "running"))
+    found: list[Claim] = []
+    if config.track is not None and any("relabel" in entry for entry in config.loop):
+        klass = data.schema.klass(config.track)
+        found += [FeedbackClaim(klass, "first"), FeedbackClaim(klass, "running")]
+    for entry in config.loop:
+        fields = entry.get("prune") or {}
+        if fields.get("tolerance") is not None and fields.get("intersectional", True):
+            tolerance = float(fields["tolerance"])
+            found += [ExcessGapClaim(tolerance, "fit"), ExcessGapClaim(tolerance, "audit")]
+    return tuple(found)

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import isnan
+from math import isnan, nan
 from typing import Literal, Protocol
 
+from evenloop.measures.excess import excess_gap
 from evenloop.record import Row
 from evenloop.shares import Z95, Measured, share_bias, share_gap
 
-__all__ = ["Claim", "FeedbackClaim", "Verdict", "sized_factor"]
+__all__ = ["Claim", "ExcessGapClaim", "FeedbackClaim", "Verdict", "sized_factor"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,3 +137,57 @@ def sized_factor(sizes: Sequence[Mapping[str, int]]) -> list[float]:
         excess = (1 - human / now["train"]) * excess + model / now["train"]
         factors.append(1.0 + excess)
     return factors
+
+
+@dataclass(frozen=True, slots=True)
+class ExcessGapClaim(Claim):
+    """No group lost more accuracy than all items did, plus a tolerance (Balancing Act, ICLR 2024).
+
+    Compares the classifier with its "reference" on the same items. On the training rows ("fit")
+    the gap is what it is; on the audit split it is estimated, with limits from paired items that
+    hold for the largest of all groups. A group without items keeps the claim from being met.
+
+    Attributes:
+        tolerance: largest excess accuracy gap, a fraction >= 0.
+        split: "fit" or "audit".
+    """
+
+    tolerance: float
+    split: Literal["fit", "audit"] = "audit"
+
+    def bound(self, rows: Sequence[Row], round: int) -> Measured:
+        """The tolerance."""
+        return Measured(self.tolerance, 0.0, rows[round].counts["audit"].total)
+
+    def measured(self, rows: Sequence[Row], round: int) -> Measured:
+        """Largest excess gap of any group; nan where a group is not estimable and none exceeds."""
+        row = rows[round]
+        # In a chain a loop's own tables carry its place and name in front.
+        name = next((k for k in row.counts if f".{k}".endswith(f".{self.split}")), None)
+        if name is None or f"{name}.reference" not in row.counts:
+            return Measured(nan, nan, 0)
+        found = excess_gap(
+            row.counts[f"{name}.reference"],
+            row.counts[name],
+            tolerance=self.tolerance,
+            lost=row.moments.get(f"{name}.lost"),
+            min_support=1,
+        )
+        worst, n = found.worst, min(found.worst.support)
+        exact = self.split == "fit"
+        error = 0.0 if exact else (worst.high - worst.low) / (2 * Z95)
+        absent = bool((row.counts[name].support == 0).any())
+        if absent and not worst.value - Z95 * error > self.tolerance:
+            return Measured(nan, nan, n)
+        return Measured(worst.value, error, n)
+
+    def alarm(self, rows: Sequence[Row]) -> str | None:
+        """Names the split, the gap and the tolerance when a group surely pays more."""
+        verdict = self.verdict(rows, len(rows) - 1)
+        if verdict.says != "exceeds":
+            return None
+        where = "training rows" if self.split == "fit" else "audit split"
+        return (
+            f"round {verdict.round}: on the {where} a group lost {verdict.measured:.3f} more "
+            f"accuracy than all items did, tolerance {self.tolerance:g} (n={verdict.support})"
+        )

@@ -129,7 +129,7 @@ class GradualMagnitudePruning(Surgery):
         """Prune `model` to the schedule's sparsity if an event falls on `epoch`."""
         if model is not self._model or (self.mask_gradients and not self._hooks):
             self.bind(model)
-        self.update(epoch)
+        self._prune(epoch)
 
     def update(self, epoch: int) -> dict[str, float]:
         """Prune if the schedule fires at `epoch`; the density of each prunable layer after it.
@@ -141,16 +141,25 @@ class GradualMagnitudePruning(Surgery):
         """
         if self._model is None:
             raise RuntimeError("no model yet: give one to GradualMagnitudePruning or to begin()")
-        if self.schedule.fires(epoch):
-            weights = {name: layer.weight.detach() for name, layer in self._layers.items()}
-            pruned = magnitude_masks(
-                weights, self.masks, self.schedule.sparsity(epoch), scope=self.scope
+        self._prune(epoch)
+        if thin := self.thin():
+            warnings.warn(
+                f"layers with fewer than {THIN} weights left: {', '.join(thin)}; keep them dense "
+                "or lower the sparsity",
+                stacklevel=2,
             )
-            for name, mask in pruned.items():
-                self.masks[name].copy_(mask)
-            self._refresh()
-            self._warn_thin()
         return self.densities()
+
+    def _prune(self, epoch: int) -> None:
+        if not self.schedule.fires(epoch):
+            return
+        weights = {name: layer.weight.detach() for name, layer in self._layers.items()}
+        pruned = magnitude_masks(
+            weights, self.masks, self.schedule.sparsity(epoch), scope=self.scope
+        )
+        for name, mask in pruned.items():
+            self.masks[name].copy_(mask)
+        self._refresh()
 
     def _refresh(self) -> None:
         """List what is multiplied by what, and multiply once."""
@@ -193,14 +202,9 @@ class GradualMagnitudePruning(Surgery):
         left = torch.stack([mask.count_nonzero() for mask in self.masks.values()]).tolist()
         return dict(zip(self.masks, left, strict=True))
 
-    def _warn_thin(self) -> None:
-        thin = [f"{name} ({n})" for name, n in self.active().items() if n < THIN]
-        if thin:
-            warnings.warn(
-                f"layers with fewer than {THIN} weights left: {', '.join(thin)}; keep them dense "
-                "or lower the sparsity",
-                stacklevel=3,
-            )
+    def thin(self) -> tuple[str, ...]:
+        """Layers with fewer than three weights left, as "name (weights)"."""
+        return tuple(f"{name} ({n})" for name, n in self.active().items() if n < THIN)
 
     def state_dict(self) -> dict[str, Any]:
         """Masks by layer name, bool."""

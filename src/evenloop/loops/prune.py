@@ -1,0 +1,414 @@
+"""Prune: a smaller net in which no group loses more accuracy than the average plus a tolerance.
+
+Source: Hashemizadeh, Ramirez, Sukumaran, Farnadi, Lacoste-Julien and Gallego-Posada, "Balancing
+Act: Constraining Disparate Impact in Sparse Models", ICLR 2024 (arXiv 2310.20673), with naive
+fine-tuning and equalized loss as baselines.
+
+Assumption: groups are known for every training row; only training rows are constrained, against
+the user's own dense model, whose own unevenness is not judged. On held-out rows the requirement
+is measured, not enforced.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from evenloop.counts import Counts, Moments
+from evenloop.data import GroupedData
+from evenloop.fit import predict
+from evenloop.groups import LABEL, TRUTH, GroupIndex
+from evenloop.loop import Loop, Notes, State, World
+from evenloop.objectives.accuracy_gap import AccuracyGap, Average
+from evenloop.objectives.distilled import Distilled, Taught
+from evenloop.objectives.duals import AverageGradient, DualAscent
+from evenloop.objectives.equalized_loss import EqualizedLoss
+from evenloop.objectives.reference import Reference, marginal_members
+from evenloop.objectives.traced import Traced
+from evenloop.recipe import Recipe
+from evenloop.rng import Rng
+from evenloop.samplers.uniform import Uniform
+from evenloop.seams import Objective, Surgery
+from evenloop.surgery.int8 import Int8Weights
+from evenloop.surgery.layers import FIRST_CONV, LAST_LINEAR
+from evenloop.surgery.magnitude import GradualMagnitudePruning, Scope
+from evenloop.surgery.schedule import Cubic
+from evenloop.surgery.structured import ChannelPruning
+
+__all__ = ["Prune"]
+
+TRACE = 40  # points of the multipliers' path that a round notes
+
+
+@dataclass(frozen=True, slots=True)
+class Prune(Loop):
+    """Round 0 trains (or loads) the dense net; each later round prunes it to the next sparsity.
+
+    Rounds after the last sparsity tune its net further, masks kept. In a chain, where an earlier
+    loop leaves a classifier, every round prunes that one to the last sparsity instead.
+
+    Attributes:
+        sparsity: share of prunable weights (or channels) removed, one for each round after 0.
+        method: "none" fine-tunes on the mean loss, "equalized_loss" asks for equal losses,
+            "accuracy_gap" for excess accuracy gaps of at most `tolerance`.
+        tolerance: a fraction >= 0; needed by "accuracy_gap", only measured for the others.
+        tune: fields of the recipe that differ from dense training (lr, epochs, schedule ...).
+        rows: training rows, the first so many of the world; None for all.
+        dense: "train", or the path of a state dict (.pt, .safetensors) of the configured net.
+        structure: "unstructured" weights, whole "channel"s, or "int8" (no sparsity: weights are
+            rounded after tuning).
+        scope: how unstructured sparsity is shared out between layers.
+        keep_dense: layers left whole.
+        sparsity_start, prune_until, prune_every: the cubic schedule, in epochs of tuning.
+        constrain_from: "pruning_end", "start", or an epoch.
+        buffer_size, average, average_gradient, floor: see `AccuracyGap`. None for
+            average_gradient is "bounded" for "accuracy_gap" and "full" for "equalized_loss".
+        absolute: of "equalized_loss".
+        dual_lr, dual_kp, dual_ema, dual_momentum, dual_restart, dual_cap: see `DualAscent`.
+        intersectional: constrain the product of the group columns, or each column by itself.
+        distil: weight in [0, 1] of imitating the dense net while tuning.
+    """
+
+    sparsity: float | tuple[float, ...] = 0.9
+    method: Literal["none", "equalized_loss", "accuracy_gap"] = "accuracy_gap"
+    tolerance: float | None = None
+    tune: Mapping[str, Any] = field(default_factory=dict)
+    rows: int | None = None
+    dense: str = "train"
+    structure: Literal["unstructured", "channel", "int8"] = "unstructured"
+    scope: Scope = "layer"
+    keep_dense: tuple[str, ...] = (FIRST_CONV, LAST_LINEAR)
+    sparsity_start: float = 0.0
+    prune_until: int = 15
+    prune_every: int = 1
+    constrain_from: int | Literal["pruning_end", "start"] = "pruning_end"
+    buffer_size: int | Literal["auto"] | None = "auto"
+    average: Average = "population"
+    average_gradient: AverageGradient | None = None
+    floor: float = 0.0
+    absolute: bool = False
+    dual_lr: float = 1e-2
+    dual_kp: float = 0.0
+    dual_ema: float = 0.0
+    dual_momentum: float = 0.0
+    dual_restart: bool = False
+    dual_cap: float | None = None
+    intersectional: bool = True
+    distil: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.levels:
+            raise ValueError("sparsity needs at least one value, got none")
+        for level in self.levels:
+            self.schedule(level)
+        if self.method == "accuracy_gap" and self.tolerance is None:
+            raise ValueError(
+                "method='accuracy_gap' needs tolerance=, the excess accuracy gap you accept "
+                "(0.01 is one percentage point)"
+            )
+        if self.rows is not None and self.rows < 1:
+            raise ValueError(f"rows must be at least 1, or None for all, got {self.rows}")
+        if self.tolerance is not None and not 0 <= self.tolerance < 1:
+            raise ValueError(f"tolerance must be a fraction in [0, 1), got {self.tolerance}")
+        known = Recipe.__dataclass_fields__
+        for key in self.tune:
+            if key not in known:
+                raise ValueError(f"tune has no field {key!r}; a recipe has: {', '.join(known)}")
+        self.rule()
+        if not 0 <= self.distil <= 1:
+            raise ValueError(f"distil must be in [0, 1], got {self.distil}")
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """Sparsities, one a round after round 0."""
+        return (self.sparsity,) if isinstance(self.sparsity, (int, float)) else self.sparsity
+
+    def schedule(self, level: float, at_once: bool = False) -> Cubic:
+        """The cubic schedule to sparsity `level`, or all of it before the first epoch."""
+        if at_once or self.prune_until == 0:
+            return Cubic(level, 0, 0, initial=level)
+        start = min(self.sparsity_start, level)
+        return Cubic(level, 0, self.prune_until, self.prune_every, start)
+
+    def first_epoch(self, again: bool = False) -> int:
+        """Epoch of tuning from which the constraints hold; 0 for a net that is sparse already."""
+        if again or self.constrain_from == "start":
+            return 0
+        if self.constrain_from == "pruning_end":
+            return 0 if self.structure == "int8" else self.prune_until
+        return self.constrain_from
+
+    def rule(self) -> DualAscent:
+        """How the multipliers move."""
+        return DualAscent(
+            self.dual_lr,
+            self.dual_kp,
+            1.0,
+            self.dual_ema,
+            self.dual_momentum,
+            self.dual_restart,
+            self.dual_cap,
+        )
+
+    def recipe(self, dense: Recipe) -> Recipe:
+        """The recipe of tuning.
+
+        Raises:
+            ValueError: a field out of range, or tuning that ends before pruning does.
+        """
+        recipe = replace(dense, **dict(self.tune))
+        if isinstance(recipe.epochs, int) and recipe.epochs <= self.prune_until:
+            raise ValueError(
+                f"prune_until={self.prune_until} leaves none of the {recipe.epochs} epochs of "
+                "tuning to tune in; raise tune.epochs or lower prune_until"
+            )
+        return recipe
+
+    def init(self, world: World, start: State | None, rng: Rng) -> State:
+        """All rows of the world, or what an earlier loop of a chain left."""
+        self.recipe(world.recipe)
+        if self.dense != "train":
+            _load(world.net(rng.at("net")), self.dense)
+        if start is not None:
+            return State(start.data, start.models, {**start.extra, "prunes": "what it is given"})
+        if self.rows is None:
+            return State(world.data)
+        if self.rows > len(world.data):
+            raise ValueError(
+                f"rows={self.rows} is more than the {len(world.data)} rows outside the audit split"
+            )
+        return State(world.data.take(torch.arange(self.rows)))
+
+    def step(self, world: World, state: State, round: int, rng: Rng) -> tuple[State, Notes]:
+        """Measure the dense net, copy it, prune and tune the copy under the constraint."""
+        given = "prunes" in state.extra
+        if not given and round == 0:
+            return self._dense(world, state, rng)
+        again = not given and round > len(self.levels)
+        level = self.levels[-1] if given or again else self.levels[round - 1]
+        dense = state.models["classifier" if given else "reference"]
+        seen = _Seen.of(world, state.data, dense)
+        constraint = self.constraint(world, seen, self.first_epoch(again))
+        surgery = self.surgery(self.schedule(level, again), state.data)
+        start = state.models["classifier"] if again else dense
+        sparse = self.tuned(world, seen, start, rng.at("tune"), constraint, surgery)
+        notes = _measured(self, world, seen, sparse, level, constraint, surgery)
+        extra = dict(state.extra)
+        if constraint is not None:
+            extra["multipliers"] = constraint.inner.multipliers.cpu()
+        if masks := surgery.state_dict():
+            extra["masks"] = {name: mask.cpu() for name, mask in masks.items()}
+        models = {**state.models, "classifier": sparse, "reference": dense}
+        return State(state.data, models, extra), notes
+
+    def _dense(self, world: World, state: State, rng: Rng) -> tuple[State, Notes]:
+        model = world.net(rng.at("net"))
+        if self.dense == "train":
+            model = world.fit(model, state.data, rng=rng.at("fit")).model
+        else:
+            model = _load(model, self.dense).to(world.recipe.device).eval()
+        seen = _Seen.of(world, state.data, model)
+        notes = _measured(self, world, seen, model, 0.0, None, None)
+        values = {**notes.values, **_equal_target(world)}
+        models = {"classifier": model, "reference": model}
+        return State(state.data, models, state.extra), replace(notes, values=values)
+
+    def constraint(self, world: World, seen: _Seen, first_epoch: int) -> Traced | None:
+        """The objective of the method with its multipliers over time; None for the plain mean."""
+        if self.method == "none":
+            return None
+        recipe, rows = self.recipe(world.recipe), len(seen.data)
+        steps = Uniform(drop_last=recipe.drop_last).steps(rows, recipe.batch)
+        reference, members = seen.reference(world, self.intersectional)
+        shared: dict[str, Any] = {
+            "buffer_size": self.buffer_size,
+            "average": self.average,
+            "dual": self.rule(),
+            "start": steps * first_epoch,
+            "members": members,
+            "label_smoothing": recipe.label_smoothing,
+        }
+        if self.average_gradient is not None:
+            shared["average_gradient"] = self.average_gradient
+        inner: AccuracyGap | EqualizedLoss
+        if self.method == "accuracy_gap":
+            assert self.tolerance is not None
+            inner = AccuracyGap(reference, self.tolerance, floor=self.floor, **shared)
+        else:
+            inner = EqualizedLoss(reference, absolute=self.absolute, **shared)
+        return Traced(inner, every=max(1, steps * recipe.epochs_for(rows) // TRACE))
+
+    def surgery(self, schedule: Cubic, data: GroupedData) -> Surgery:
+        """What removes weights on `schedule`."""
+        if self.structure == "int8":
+            return Int8Weights()
+        if self.structure == "channel":
+            return ChannelPruning(data.x[:1], schedule)
+        return GradualMagnitudePruning(None, schedule, self.keep_dense, self.scope)
+
+    def tuned(
+        self,
+        world: World,
+        seen: _Seen,
+        start: nn.Module,
+        rng: Rng,
+        constraint: Traced | None,
+        surgery: Surgery,
+    ) -> nn.Module:
+        """A copy of `start`, pruned and tuned."""
+        sparse: nn.Module = copy.deepcopy(start)
+        objective: Objective | None = constraint
+        if self.distil:
+            sparse, objective = Taught(sparse, seen.dense), Distilled(constraint, self.distil)
+        recipe = self.recipe(world.recipe)
+        done = world.fit(
+            sparse, seen.data, rng=rng, recipe=recipe, objective=objective, surgery=surgery
+        ).model
+        return done.student if isinstance(done, Taught) else done
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Seen:
+    """The training rows, their groups, and the dense net's logits on them in evaluation mode."""
+
+    data: GroupedData
+    groups: GroupIndex
+    dense: nn.Module
+    logits: Tensor
+
+    @staticmethod
+    def of(world: World, data: GroupedData, dense: nn.Module) -> _Seen:
+        logits = predict(dense, data.x, batch=world.recipe.eval_batch)
+        return _Seen(data, world.groups(data), dense, logits)
+
+    def reference(self, world: World, joint: bool) -> tuple[Reference, Tensor | None]:
+        """The dense statistics by joint cells, or by column with each cell's (J, A) members."""
+        cell, names = self.groups.cell, self.groups.names
+        members = None
+        if not joint and len(world.by) > 1:
+            columns = [GroupIndex.of(self.data.take([]), [name]).names for name in world.by]
+            members = marginal_members([len(column) for column in columns])
+            cell = members.to(cell.device)[cell]
+            names = tuple(
+                f"{name}={value}"
+                for name, column in zip(world.by, columns, strict=True)
+                for value in column
+            )
+        return Reference.of(self.logits, self.data.y, cell, names), members
+
+
+def _measured(
+    loop: Prune,
+    world: World,
+    seen: _Seen,
+    sparse: nn.Module,
+    level: float,
+    constraint: Traced | None,
+    surgery: Surgery | None,
+) -> Notes:
+    """Counts of both nets on the training rows, who lost what, and how the constraint fared."""
+    y, classes = seen.data.y, world.data.schema.classes
+    before = seen.logits.argmax(1)
+    after = predict(sparse, seen.data.x, batch=world.recipe.eval_batch).argmax(1)
+    lost = (before == y).double() - (after == y).double()
+    counts = {
+        "fit.reference": Counts.of(before, y, seen.groups, classes),
+        "fit": Counts.of(after, y, seen.groups, classes),
+    }
+    values: dict[str, float | int | str] = {
+        "stage": "dense" if surgery is None else "sparse",
+        "method": loop.method,
+        "sparsity": level,
+        "density": _density(sparse),
+    }
+    if loop.tolerance is not None:
+        values["tolerance"] = loop.tolerance
+    absent = [
+        n for n, c in zip(seen.groups.names, seen.groups.count().tolist(), strict=True) if not c
+    ]
+    alarms = [f"no training rows, not estimable: {', '.join(absent)}"] if absent else []
+    if isinstance(surgery, (GradualMagnitudePruning, ChannelPruning)):
+        values["layers"] = json.dumps({n: round(d, 6) for n, d in surgery.densities().items()})
+    if isinstance(surgery, GradualMagnitudePruning) and (thin := surgery.thin()):
+        alarms.append(f"layers with hardly a weight left: {', '.join(thin)}")
+    if constraint is not None:
+        path = constraint.multipliers()
+        values["multipliers"] = json.dumps(
+            {
+                "groups": constraint.inner.names,
+                "path": [[round(v, 6) for v in row] for row in path.tolist()],
+            }
+        )
+        alarms += _stuck(constraint)
+    moments = {"fit.lost": Moments.of(lost, seen.groups)}
+    return Notes(values, counts, moments, tuple(alarms))
+
+
+def _stuck(constraint: Traced) -> list[str]:
+    """An alarm when groups were violated all through the second half of the constrained steps."""
+    inner = constraint.inner
+    if not isinstance(inner, AccuracyGap):
+        return []
+    names = inner.infeasible(max(1, (inner.steps - inner.start) // 2))
+    if not names:
+        return []
+    return [
+        f"tolerance {inner.tolerance:g} was missed through the second half of tuning by: "
+        f"{', '.join(names)}; it may be infeasible at this sparsity"
+    ]
+
+
+def _density(model: nn.Module) -> float:
+    """Share of all parameters that are not zero, in [0, 1]."""
+    parameters = list(model.parameters())
+    left = sum(int(p.count_nonzero()) for p in parameters)
+    return left / max(1, sum(p.numel() for p in parameters))
+
+
+def _equal_target(world: World) -> dict[str, str]:
+    """A note for group columns that are the target itself: allowed, but worth knowing."""
+    data = world.data
+    same = [
+        name
+        for name in world.by
+        if name in (LABEL, TRUTH) or bool((data.attribute(name) == data.truth).all())
+    ]
+    return {"groups_are_the_target": ", ".join(same)} if same else {}
+
+
+def _load(model: nn.Module, path: str) -> nn.Module:
+    """`model` with the weights of a state dict in a file.
+
+    Raises:
+        ValueError: no such file, or weights of another architecture; names the first difference.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise ValueError(f"dense={path!r} is no file; give a .pt or .safetensors state dict")
+    if file.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        state = load_file(file)
+    else:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    own = model.state_dict()
+    if not set(state) & set(own):  # saved without the layer that normalises pixels
+        state = {f"net.{name}": value for name, value in state.items()}
+        state |= {name: own[name] for name in ("scale", "shift") if name in own}
+    for name, value in own.items():
+        found = state.get(name)
+        if found is None or found.shape != value.shape:
+            has = "nothing" if found is None else f"shape {tuple(found.shape)}"
+            raise ValueError(
+                f"dense={path!r} holds another architecture: {name} should have shape "
+                f"{tuple(value.shape)}, the file has {has}; set net= to the net it was made from"
+            )
+    model.load_state_dict({name: state[name] for name in own})
+    return model

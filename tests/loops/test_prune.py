@@ -1,0 +1,247 @@
+"""Prune: rounds, methods, structures, what is noted, and borders."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from evenloop.audit import Audit
+from evenloop.claims import ExcessGapClaim
+from evenloop.data import Attribute, GroupedData, Schema
+from evenloop.loop import World, chain, run
+from evenloop.loops.prune import Prune
+from evenloop.loops.relabel import Relabel
+from evenloop.models import build
+from evenloop.recipe import Recipe
+from evenloop.record import Record
+from evenloop.rng import Rng
+from evenloop.surgery.export import save_weights
+
+TUNE = {"lr": 0.1, "momentum": 0.9, "epochs": 4}
+SEXES = ("f", "m", "x")
+
+
+def rows(n: int, seed: int) -> GroupedData:
+    """Three classes of noisy points; two attributes, the first one uneven."""
+    gen = torch.Generator().manual_seed(seed)
+    y = torch.randint(3, (n,), generator=gen)
+    sex = (torch.rand(n, generator=gen) * 2.5).long().clamp(max=2)
+    side = torch.randint(2, (n,), generator=gen)
+    noise = torch.randn(n, 8, generator=gen) * (0.4 + 0.4 * sex[:, None])
+    x = torch.eye(8)[y] * 2 + noise
+    schema = Schema(
+        ("a", "b", "c"), (Attribute("sex", SEXES), Attribute("side", ("left", "right")))
+    )
+    return GroupedData.of(x, y, {"sex": sex, "side": side}, schema)
+
+
+def net(rng: Rng) -> nn.Module:
+    return build("mlp", features=8, classes=3, hidden=(24, 24), seed=rng.seed)
+
+
+def setting(**fields: Any) -> tuple[Prune, World, Audit]:
+    values: dict[str, Any] = {"tolerance": 0.02, "prune_until": 2, "tune": TUNE} | fields
+    world = World(rows(240, 0), ("sex",), net, Recipe(lr=0.3, batch=30, epochs=3))
+    return Prune(**values), world, Audit(rows(150, 1), ("sex",))
+
+
+def smoke() -> tuple[Prune, World, Audit]:
+    return setting(sparsity=(0.5, 0.8), rows=120, buffer_size=10)
+
+
+def test_round_0_is_dense_and_the_others_have_their_sparsities() -> None:
+    record = run(*setting(sparsity=(0.5, 0.8)), rounds=4)
+    assert [row.values["stage"] for row in record.rows] == ["dense", *["sparse"] * 3]
+    assert [row.values["sparsity"] for row in record.rows] == [0.0, 0.5, 0.8, 0.8]
+    for row, density in zip(record.rows[1:], (0.5, 0.2, 0.2), strict=True):
+        layers = json.loads(str(row.values["layers"]))
+        assert set(layers) == {"body.0", "body.2"}
+        assert all(value == pytest.approx(density, abs=0.01) for value in layers.values())
+    assert record.rows[0].moments["fit.lost"].table[:, 2].sum() == 0
+
+
+def test_both_nets_are_counted_on_the_same_rows() -> None:
+    loop, world, audit = setting(sparsity=0.9)
+    row = run(loop, world, audit, rounds=2).rows[1]
+    for split, n in (("fit", 240), ("audit", 150)):
+        dense, sparse = row.counts[f"{split}.reference"], row.counts[split]
+        assert dense.total == sparse.total == n
+        hits = [c.table.trace(axis1=1, axis2=2) for c in (dense, sparse)]
+        assert row.moments[f"{split}.lost"].table[:, 1].tolist() == (hits[0] - hits[1]).tolist()
+
+
+def test_a_pruned_weight_is_zero_in_the_model_that_is_kept() -> None:
+    loop, world, _ = setting(sparsity=0.8)
+    state = loop.init(world, None, Rng.of(0))
+    for round in range(2):
+        state, notes = loop.step(world, state, round, Rng.of(0).at(round))
+    sparse = state.models["classifier"]
+    for name, mask in state.extra["masks"].items():
+        weight = sparse.get_submodule(name).weight
+        assert isinstance(weight, torch.Tensor)
+        assert bool((weight[~mask] == 0).all())
+    assert notes.values["density"] < 0.4
+    assert state.models["reference"] is not sparse
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"method": "none", "tolerance": None},
+        {"method": "equalized_loss", "dual_lr": 1e-3},
+        {"method": "equalized_loss", "absolute": True, "average": "macro", "buffer_size": 5},
+        {"constrain_from": "start", "buffer_size": None, "dual_kp": 1.0},
+        {"constrain_from": 1, "average_gradient": "detached", "distil": 0.5},
+        {"intersectional": False},
+        {"structure": "int8"},
+        {"scope": "erk", "prune_until": 0},
+        {"method": "none", "distil": 1.0},
+    ],
+)
+def test_every_way_of_pruning_runs(fields: dict[str, Any]) -> None:
+    loop, world, audit = setting(**({"sparsity": 0.7} | fields))
+    record = run(loop, replace(world, by=("sex", "side")), audit, rounds=2)
+    path = record.rows[1].values.get("multipliers")
+    assert (path is None) == (fields.get("method") == "none")
+    if path is not None:
+        groups = json.loads(str(path))["groups"]
+        joint = fields.get("intersectional", True)
+        assert groups[:2] == (["f left", "f right"] if joint else ["sex=f", "sex=m"])
+
+
+def test_the_methods_start_from_the_same_dense_net_and_see_the_same_batches() -> None:
+    ways = ({"method": "none"}, {"method": "accuracy_gap", "tolerance": 0.99})
+    first, second = (run(*setting(sparsity=0.8, **way), rounds=2, seed=3).rows for way in ways)
+    for name in ("fit", "audit", "fit.reference"):
+        assert (first[1].counts[name].table == second[1].counts[name].table).all()
+
+
+def test_the_constraint_keeps_its_tolerance_where_plain_tuning_does_not() -> None:
+    found = {}
+    for method in ("none", "accuracy_gap"):
+        loop, world, audit = setting(
+            sparsity=0.93, method=method, tolerance=0.02, dual_lr=0.1, buffer_size=20,
+            tune=TUNE | {"epochs": 30},
+        )  # fmt: skip
+        rows = run(loop, world, audit, rounds=2, seed=1).rows
+        found[method] = ExcessGapClaim(0.02, "fit").measured(rows, 1).value
+    assert found["none"] > 0.02
+    assert found["accuracy_gap"] < found["none"]
+
+
+def test_in_a_chain_every_round_prunes_what_it_is_given() -> None:
+    loop, world, audit = setting(sparsity=0.6)
+    life = chain(Relabel(n0=100, human=10, machine=20), loop)
+    record = run(life, world, audit, rounds=3)
+    for row in record.rows:
+        assert row.values["1.prune.stage"] == "sparse"
+        assert row.counts["1.prune.fit"].total == row.sizes["train"]
+        assert ExcessGapClaim(0.02, "fit").verdict(record.rows, row.round).support > 0
+
+
+def test_killed_between_epochs_it_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    class Killed(Exception):
+        pass
+
+    def opened(name: str, watch: Any = None) -> Record:
+        return Record.open(tmp_path / name, {"config": {}, "seed": 0}, watch=watch)
+
+    def every_epoch(record: Record) -> None:
+        loop, world, audit = setting(sparsity=0.8, buffer_size=7, dual_kp=1.0, dual_lr=0.5)
+        saved = replace(world.recipe, checkpoint_seconds=0.0)
+        run(loop, replace(world, recipe=saved), audit, rounds=2, record=record)
+
+    def kill(name: str, epoch: int, epochs: int, rows: int) -> None:
+        # The save of an epoch follows its report, so this dies with epoch 2 of tuning on disk.
+        if name.endswith("tune") and epoch == 3:
+            raise Killed
+
+    every_epoch(opened("whole"))
+    with pytest.raises(Killed):
+        every_epoch(opened("parts", kill))
+    every_epoch(opened("parts"))
+    for name in ("rows.jsonl", "state/models-1.pt"):
+        whole, parts = ((tmp_path / run_ / name).read_bytes() for run_ in ("whole", "parts"))
+        assert whole == parts
+
+
+@pytest.mark.parametrize("ending", ["pt", "safetensors"])
+def test_a_checkpoint_takes_the_place_of_training(tmp_path: Path, ending: str) -> None:
+    trained = net(Rng.of(5))
+    save_weights(trained, tmp_path / f"dense.{ending}")
+    loop, world, audit = setting(dense=str(tmp_path / f"dense.{ending}"))
+    state, _ = loop.step(world, loop.init(world, None, Rng.of(0)), 0, Rng.of(0))
+    for name, value in state.models["classifier"].state_dict().items():
+        assert torch.equal(value, trained.state_dict()[name])
+    assert len(run(loop, world, audit, rounds=2).rows) == 2
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(tmp_path: Path) -> None:
+    save_weights(build("mlp", features=8, classes=3, hidden=(9,), seed=0), tmp_path / "other.pt")
+    loop, world, _ = setting(dense=str(tmp_path / "other.pt"))
+    with pytest.raises(ValueError, match=r"another architecture: body\.0\.weight"):
+        loop.init(world, None, Rng.of(0))
+    with pytest.raises(ValueError, match="is no file"):
+        setting(dense="nowhere.pt")[0].init(world, None, Rng.of(0))
+
+
+def test_a_group_without_training_rows_is_named_and_never_satisfied() -> None:
+    loop, world, audit = setting(sparsity=0.5)
+    present = (world.data.attribute("sex") != 1).nonzero().flatten()
+    record = run(loop, replace(world, data=world.data.take(present)), audit, rounds=2)
+    assert "no training rows, not estimable: m" in record.rows[0].alarms
+    assert ExcessGapClaim(0.9, "fit").verdict(record.rows, 1).says == "inconclusive"
+
+
+def test_groups_that_are_the_target_are_allowed_and_said() -> None:
+    loop, world, audit = setting(sparsity=0.5)
+    record = run(loop, replace(world, by=("truth",)), audit, rounds=1)
+    assert record.rows[0].values["groups_are_the_target"] == "truth"
+    assert "groups_are_the_target" not in run(loop, world, audit, rounds=1).rows[0].values
+
+
+def test_a_tolerance_out_of_reach_raises_an_alarm() -> None:
+    loop, world, audit = setting(
+        sparsity=0.97, tolerance=0.0, dual_lr=1e-5, buffer_size=10, prune_until=1
+    )
+    alarms = run(loop, world, audit, rounds=2).rows[1].alarms
+    assert any("may be infeasible at this sparsity" in alarm for alarm in alarms)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"sparsity": 1.0}, r"sparsity must be in \[0, 1\)"),
+        ({"sparsity": (0.5, -0.1)}, "got -0.1"),
+        ({"sparsity": ()}, "at least one value"),
+        ({"tolerance": None}, "needs tolerance="),
+        ({"tolerance": -0.1}, "tolerance must be a fraction"),
+        ({"tune": {"lrate": 0.1}}, "tune has no field 'lrate'"),
+        ({"distil": 1.5}, "distil must be in"),
+        ({"prune_until": -1}, "must not end before it starts"),
+        ({"dual_lr": -1.0}, "lr of DualAscent"),
+        ({"rows": 0}, "rows must be at least 1"),
+    ],
+)
+def test_impossible_fields_are_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        setting(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"prune_until": 4}, "prune_until=4 leaves none of the 4 epochs"),
+        ({"rows": 1000}, "rows=1000 is more than the 240 rows"),
+    ],
+)
+def test_what_the_world_contradicts_is_refused(fields: dict[str, Any], message: str) -> None:
+    loop, world, _ = setting(**fields)
+    with pytest.raises(ValueError, match=message):
+        loop.init(world, None, Rng.of(0))
