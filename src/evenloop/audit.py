@@ -36,8 +36,19 @@ class Audit:
         if len(self.data) == 0:
             raise ValueError("the audit split has no rows; raise test_size above 0")
 
-    def tables(self, model: nn.Module) -> tuple[dict[str, Counts], dict[str, Moments]]:
+    def tables(
+        self,
+        model: nn.Module,
+        answer: Callable[[Tensor], Tensor],
+        reference: nn.Module | None = None,
+    ) -> tuple[dict[str, Counts], dict[str, Moments]]:
         """Counts "audit" and moments of `model` on these rows.
+
+        `answer` turns logits (N, C) into the classes (N,) that the model is taken to say.
+
+        With a `reference` model (the dense net of a pruned one) also its counts,
+        "audit.reference", and the moments of what each item lost, "audit.lost": right before
+        minus right now.
 
         The moments are the per-item log loss in nats ("audit.loss"), confidence and hit in ten
         equal confidence bins of every group ("audit.confidence", "audit.hit"), and each
@@ -46,7 +57,7 @@ class Audit:
         data = self.data
         groups = GroupIndex.of(data, self.by)
         logits = predict(model, data.x, batch=self.batch).double()
-        predicted = logits.argmax(1)
+        predicted = answer(logits)
         counts = {"audit": Counts.of(predicted, data.truth, groups, data.schema.classes)}
         loss = nn.functional.cross_entropy(logits, data.truth, reduction="none")
         confidence = logits.softmax(1).amax(1)
@@ -56,6 +67,11 @@ class Audit:
             "audit.confidence": Moments.of(confidence, bins),
             "audit.hit": Moments.of((predicted == data.truth).double(), bins),
         }
+        if reference is not None:
+            before = predict(reference, data.x, batch=self.batch).argmax(1)
+            counts["audit.reference"] = Counts.of(before, data.truth, groups, data.schema.classes)
+            lost = (before == data.truth).double() - (predicted == data.truth).double()
+            moments["audit.lost"] = Moments.of(lost, groups)
         for name, statistic in self.statistics.items():
             for kind, y in (("predicted", predicted), ("truth", data.truth)):
                 moments[f"audit.{name}.{kind}"] = Moments.of(statistic(data.x, y), groups)

@@ -19,7 +19,15 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from evenloop.words import nearest
 
-__all__ = ["About", "ConfigError", "RunConfig", "construct", "load", "preset_names"]
+__all__ = [
+    "About",
+    "ConfigError",
+    "RunConfig",
+    "construct",
+    "load",
+    "preset_folder",
+    "preset_names",
+]
 
 T = TypeVar("T")
 ALIASES = {
@@ -111,13 +119,14 @@ def _first(error: ValidationError, where: str) -> str:
     return f"{path} = {first['input']!r}: {message}"
 
 
-def _preset_folder() -> Path:
+def preset_folder() -> Path:
+    """Where the packaged presets lie."""
     return Path(str(resources.files("evenloop"))) / "presets"
 
 
 def preset_names() -> list[str]:
     """Names of the packaged presets, sorted."""
-    return sorted(path.stem for path in _preset_folder().glob("*.yaml"))
+    return sorted(path.stem for path in preset_folder().glob("*.yaml"))
 
 
 def load(source: str, overrides: Sequence[str] = ()) -> RunConfig:
@@ -158,7 +167,7 @@ def _raw(source: str) -> tuple[dict[str, Any], bool]:
     else:
         if variant not in ("", "small"):
             raise ConfigError(f"unknown variant {variant!r} of {name!r}; the only one is :small")
-        path, small = _preset_folder() / f"{name}.yaml", variant == "small"
+        path, small = preset_folder() / f"{name}.yaml", variant == "small"
         if name not in preset_names():
             raise ConfigError(f"no preset {name!r}; {nearest(name, preset_names())}")
     try:

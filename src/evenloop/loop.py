@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -120,7 +121,8 @@ class State:
 
     Attributes:
         data: what the next model is trained on.
-        models: by name; "classifier" is the one that is audited.
+        models: by name; "classifier" is the one that is audited, "reference" (if there is one) the
+            model it is compared with, item by item.
         extra: tensors, numbers, strings and dicts of them.
     """
 
@@ -158,9 +160,13 @@ class Loop(Protocol):
         """One round: the state after it and what happened."""
         ...
 
+    def answer(self, logits: Tensor, rng: Rng) -> Tensor:
+        """(N,) classes that a deployed model with these logits (N, C) says: the likeliest."""
+        return logits.argmax(1)
+
 
 @dataclass(frozen=True, slots=True)
-class Chain:
+class Chain(Loop):
     """Loops run one after the other within each round; again a loop."""
 
     loops: tuple[Loop, ...]
@@ -180,6 +186,11 @@ class Chain:
             state, notes = loop.step(world, state, round, rng.at("link", place))
             joined = _join(joined, notes, f"{place}.{type(loop).__name__.lower()}.")
         return state, joined
+
+    def answer(self, logits: Tensor, rng: Rng) -> Tensor:
+        """As the last loop that has its own way of answering, else the likeliest class."""
+        own = [loop for loop in self.loops if type(loop).answer is not Loop.answer]
+        return own[-1].answer(logits, rng) if own else logits.argmax(1)
 
 
 def chain(*loops: Loop) -> Chain:
@@ -248,7 +259,8 @@ def run(
     for round in range(len(record.rows), rounds):
         before = state.data
         state, notes = loop.step(world, state, round, root.at("round", round))
-        row = _row(round, audit, state, notes, record.rows, before)
+        answer = partial(loop.answer, rng=root.at("answer", round))
+        row = _row(round, audit, answer, state, notes, record.rows, before)
         broken = tuple(a for c in claims if (a := c.alarm([*record.rows, row])) is not None)
         row = replace(row, alarms=row.alarms + broken)
         samples = _samples(state.data, before, root.at("show", round))
@@ -275,6 +287,7 @@ def _resume(record: Record, world: World, root: Rng) -> State | None:
 def _row(
     round: int,
     audit: Audit,
+    answer: Callable[[Tensor], Tensor],
     state: State,
     notes: Notes,
     earlier: Sequence[Row],
@@ -283,7 +296,8 @@ def _row(
     counts: dict[str, Counts] = {}
     moments: dict[str, Moments] = {}
     if "classifier" in state.models:
-        counts, moments = audit.tables(state.models["classifier"])
+        models = state.models
+        counts, moments = audit.tables(models["classifier"], answer, models.get("reference"))
     grew = bool(earlier) and state.data.extends(before)
     labels, statistics = audit.labels(state.data, len(before) if grew else 0)
     counts["train"] = earlier[-1].counts["train"] + labels if grew else labels

@@ -127,7 +127,7 @@ class Spy:
     """The loop, with every state's data kept."""
 
     def __init__(self, loop: Loop, seen: list[GroupedData]) -> None:
-        self.loop, self.seen = loop, seen
+        self.loop, self.seen, self.answer = loop, seen, loop.answer
 
     def init(self, world: World, start: Any, rng: Any) -> Any:
         return self.loop.init(world, start, rng)

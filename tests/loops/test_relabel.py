@@ -103,6 +103,7 @@ class Started:
 
     def __init__(self, loop: Relabel, start: State) -> None:
         self.loop, self.start, self.step = loop, start, loop.step
+        self.answer = loop.answer
 
     def init(self, world: World, start: State | None, rng: Rng) -> State:
         return self.start
@@ -191,6 +192,7 @@ class Watched:
 
     def __init__(self, loop: Relabel, seen: list[State]) -> None:
         self.loop, self.seen, self.init = loop, seen, loop.init
+        self.answer = loop.answer
 
     def step(self, world: World, state: State, round: int, rng: Rng):  # type: ignore[no-untyped-def]
         state, notes = self.loop.step(world, state, round, rng)

@@ -19,7 +19,7 @@ from torch import Tensor
 from evenloop.counts import Counts
 from evenloop.data import GroupedData
 from evenloop.fit import predict
-from evenloop.loop import Notes, State, World
+from evenloop.loop import Loop, Notes, State, World
 from evenloop.rng import Rng
 from evenloop.shares import Measured, share_bias
 
@@ -30,7 +30,7 @@ Rule = Literal["argmax", "sample"] | Callable[[Tensor, torch.Generator], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class Relabel:
+class Relabel(Loop):
     """m human and k model labels a round; the successor trains on everything labelled so far.
 
     Attributes:
@@ -97,6 +97,11 @@ class Relabel:
         left, needed = len(self._reserve(world, state)), self.human + self.machine
         stop = f"the reserve has {left} rows, a round needs {needed}" if left < needed else None
         return state, Notes(notes.values, notes.counts, notes.moments, notes.alarms, stop)
+
+    def answer(self, logits: Tensor, rng: Rng) -> Tensor:
+        """What the labeller says: its rule's label, the likeliest class where it abstains."""
+        written = write_labels(self, logits, rng)
+        return written.where(written != ABSTAIN, logits.argmax(1))
 
     def _grow(self, world: World, state: State, round: int, rng: Rng) -> tuple[State, Notes]:
         labeller, before = state.models["classifier"], len(state.data)

@@ -207,7 +207,8 @@ def fit_stacked(
         ]
     device, n = recipe.device, len(data[0])
     dtype = torch.float64 if recipe.precision == "fp64" else torch.float32
-    x = torch.stack([d.x for d in data]).to(device, dtype)
+    x = torch.stack([d.x for d in data]).to(device)
+    x = x.to(dtype) if x.is_floating_point() else x
     y = torch.stack([d.y for d in data]).to(device)
     for model in models:
         model.to(device=device, dtype=dtype)

@@ -1,0 +1,1 @@
+"""One HTML page per study that opens offline, and the long table behind it."""

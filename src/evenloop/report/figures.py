@@ -1,0 +1,144 @@
+"""Line figures as inline SVG whose colours follow the page, light or dark."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+__all__ = ["STYLES", "Line", "line_figure"]
+
+Floats = NDArray[np.float64]
+
+# Stand-ins in the drawing for the colours of the page's style sheet: the eight of Okabe and Ito,
+# which stay apart for colour-blind readers, and the ink.
+INK, FAINT = "#010101", "#020202"
+SERIES = tuple(f"#0{i}0{i}0f" for i in range(1, 9))
+STYLES: tuple[str, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)), "-")  # type: ignore[assignment]
+CSS = {INK: "var(--ink)", FAINT: "var(--faint)"} | {
+    colour: f"var(--s{i})" for i, colour in enumerate(SERIES)
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """A curve over rounds 0, 1, ...: values (T,), limits (T,), and single runs drawn thin.
+
+    `flat` marks a reference (a baseline), drawn in ink without a band.
+    """
+
+    label: str
+    value: Floats
+    low: Floats | None = None
+    high: Floats | None = None
+    thin: tuple[Floats, ...] = ()
+    flat: bool = False
+
+
+def line_figure(
+    title: str,
+    lines: Sequence[Line],
+    *,
+    ylabel: str,
+    xlabel: str = "round",
+    zero: bool = False,
+    size: tuple[float, float] = (4.6, 3.3),
+) -> str:
+    """An SVG element with one panel; colour and line style both tell the lines apart.
+
+    Args:
+        title: above the panel and, with the last values, the text for readers who cannot see it.
+        lines: at most eight with a colour of their own; the rest repeat.
+        ylabel, xlabel: of the axes, with units.
+        zero: whether to draw the line of zero.
+        size: in inches; the page scales it.
+    """
+    settings = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "evenloop",
+        "font.family": "sans-serif",
+        "font.size": 9,
+    }
+    with mpl.rc_context(settings):
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        _frame(axes, title, xlabel, ylabel)
+        if zero:
+            axes.axhline(0, color=FAINT, linewidth=0.8)
+        for place, line in enumerate(lines):
+            _draw(axes, line, place)
+        figure.legend(
+            loc="outside lower center",
+            ncols=2,
+            frameon=False,
+            labelcolor=INK,
+            fontsize=8,
+            handlelength=2.6,
+        )
+        text = io.StringIO()
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    return _as_element(text.getvalue(), _described(title, lines))
+
+
+def _frame(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
+    axes.set_title(title, color=INK, fontsize=10, loc="left")
+    axes.set_xlabel(xlabel, color=INK)
+    axes.set_ylabel(ylabel, color=INK)
+    axes.tick_params(colors=INK, labelcolor=INK)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(color=FAINT, alpha=0.35, linewidth=0.6)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(FAINT)
+
+
+def _draw(axes: Axes, line: Line, place: int) -> None:
+    colour = INK if line.flat else SERIES[place % len(SERIES)]
+    style = ":" if line.flat else STYLES[place % len(STYLES)]
+    rounds = np.arange(len(line.value))
+    for run in line.thin:
+        axes.plot(np.arange(len(run)), run, color=colour, alpha=0.25, linewidth=0.6)
+    if line.low is not None and line.high is not None:
+        axes.fill_between(rounds, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
+    marker = "o" if len(rounds) < 3 else None
+    axes.plot(
+        rounds, line.value, color=colour, linestyle=style, linewidth=1.6, label=line.label,
+        marker=marker, markersize=4,
+    )  # fmt: skip
+
+
+def _described(title: str, lines: Sequence[Line]) -> str:
+    parts = []
+    for line in lines:
+        known = np.flatnonzero(~np.isnan(line.value))
+        if len(known):
+            first, last = line.value[known[0]], line.value[known[-1]]
+            parts.append(f"{line.label} from {first:.3g} to {last:.3g}")
+    return f"{title}: {'; '.join(parts)}"
+
+
+def _as_element(svg: str, described: str) -> str:
+    """The bare element: page colours, a label for screen readers, no XML prologue."""
+    svg = svg[svg.index("<svg") :]
+    for colour, name in CSS.items():
+        svg = svg.replace(colour, name)
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    label = (
+        described.replace("&", "&amp;")
+        .replace('"', "&quot;")
+        .replace("<", "&lt;")
+        .replace(">", "&gt;")
+    )
+    return svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)

@@ -1,0 +1,70 @@
+"""A few rows of every round as pictures: who labelled them, and what people would have said."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from evenloop.data import Origin
+from evenloop.report.sections import Section
+from evenloop.report.study import Study
+
+ORDER = 60
+ROUNDS_SHOWN = 4
+EACH = 16
+
+
+def build(study: Study) -> Section | None:
+    """The section, where rows are images: the first seed's new rows of a few rounds."""
+    seed, record = next(iter(study.records.items()))
+    folder = Path(record.folder or study.folder) / "samples"
+    files = sorted(folder.glob("*.pt")) if folder.exists() else []
+    if not files:
+        return None
+    classes = study.first.counts["train"].classes
+    places = np.unique(np.linspace(0, len(files) - 1, ROUNDS_SHOWN).round().astype(int))
+    groups = []
+    for place in places:
+        kept = torch.load(files[place], weights_only=True)
+        title = f"round {int(files[place].stem)}"
+        groups.append({"title": title, "items": _items(kept, classes)})
+    text = [
+        f"New training rows of seed {seed}, drawn at random. A label a model wrote is marked with "
+        "its round; where it is not the world's, the world's label stands after it."
+    ]
+    return Section("Rows that entered", text=text, images=groups)
+
+
+def _items(kept: dict[str, Tensor], classes: Sequence[str]) -> list[dict[str, Any]]:
+    items = []
+    for i in range(min(EACH, len(kept["y"]))):
+        said, truth = classes[int(kept["y"][i])], classes[int(kept["truth"][i])]
+        origin = Origin(int(kept["origin"][i]))
+        by = "people" if origin is Origin.WORLD else f"model, round {int(kept['born'][i])}"
+        if origin is Origin.GENERATED:
+            by = f"generated, round {int(kept['born'][i])}"
+        wrong = said != truth
+        caption = f"{said} ({by})" + (f", people: {truth}" if wrong else "")
+        items.append({"src": _png(kept["x"][i]), "caption": caption, "mark": wrong})
+    return items
+
+
+def _png(pixels: Tensor) -> str:
+    array = pixels.numpy()
+    if array.dtype != np.uint8:
+        array = (np.clip(array, 0, 1) * 255).astype(np.uint8)
+    array = array.transpose(1, 2, 0)
+    if array.shape[2] == 2:
+        array = np.concatenate([array, np.zeros_like(array[:, :, :1])], 2)
+    picture = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array[:, :, :3])
+    out = io.BytesIO()
+    picture.save(out, "PNG")
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()

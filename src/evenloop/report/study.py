@@ -1,0 +1,101 @@
+"""What a report is made of: a study's configuration, records and measures, and its curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from evenloop.config import RunConfig
+from evenloop.intervals import band
+from evenloop.record import Record, Row
+from evenloop.report.figures import Line
+
+__all__ = ["Study"]
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """A study folder as a value: everything a section may read.
+
+    Attributes:
+        folder: where it lies.
+        config: what was run.
+        records: by seed, at least one, each with at least one row.
+        table: the long table of `evenloop.metrics`.
+        track: class code of the bias statistic, or None.
+    """
+
+    folder: Path
+    config: RunConfig
+    records: Mapping[int, Record]
+    table: pd.DataFrame
+    track: int | None
+
+    @property
+    def first(self) -> Row:
+        """The first round of the first seed."""
+        return next(iter(self.records.values())).rows[0]
+
+    @property
+    def rounds(self) -> int:
+        """Rounds of the longest record."""
+        return max(len(record.rows) for record in self.records.values())
+
+    @cached_property
+    def _by_metric(self) -> Mapping[tuple[str, str, str], pd.DataFrame]:
+        grouped = self.table.groupby(["split", "metric", "group"], sort=False)
+        return {(str(s), str(m), str(g)): part for (s, m, g), part in grouped}  # type: ignore[misc]
+
+    def has(self, metric: str, split: str = "audit", group: str = "all") -> bool:
+        """Whether any round of any seed has this metric."""
+        return (split, metric, group) in self._by_metric
+
+    def curves(
+        self, metric: str, split: str = "audit", group: str = "all"
+    ) -> list[NDArray[np.float64]]:
+        """The metric of every seed round by round; nan where a round has none."""
+        part = self._by_metric.get((split, metric, group))
+        if part is None:
+            return []
+        found = []
+        for _, seed in part.groupby("seed"):
+            curve = np.full(int(seed["round"].max()) + 1, np.nan)
+            curve[seed["round"].to_numpy()] = seed["value"].to_numpy()
+            found.append(curve)
+        return found
+
+    def line(self, label: str, metric: str, split: str = "audit", group: str = "all") -> Line:
+        """The metric as a line: over seeds with the mean's limits, alone with those of its counts."""
+        curves = self.curves(metric, split, group)
+        if len(curves) > 1:
+            over = band(curves)
+            low, high = over.low, over.high
+            if self._is_share(metric, split, group):
+                low, high = np.clip(low, 0, 1), np.clip(high, 0, 1)
+            return Line(label, over.mean, low, high, thin=tuple(curves))
+        part = self._by_metric.get((split, metric, group))
+        if part is None:
+            return Line(label, np.full(self.rounds, np.nan))
+        low, high = (np.full(len(curves[0]), np.nan) for _ in range(2))
+        low[part["round"].to_numpy()] = part["low"].to_numpy()
+        high[part["round"].to_numpy()] = part["high"].to_numpy()
+        return Line(label, curves[0], low, high)
+
+    def _is_share(self, metric: str, split: str, group: str) -> bool:
+        """Whether every single limit lies in [0, 1]: then the mean's are cut there too."""
+        part = self._by_metric[(split, metric, group)]
+        return bool((part["low"] >= 0).all() and (part["high"] <= 1).all())
+
+    def limits(self) -> str:
+        """What the bands of this study's figures are, in words."""
+        n = len(self.records)
+        if n > 1:
+            return f"mean of {n} seeds with 95 % Student limits, single seeds as thin lines"
+        items = self.first.counts["audit"].total if "audit" in self.first.counts else 0
+        return f"one seed with 95 % limits from {items} audit items; another seed can differ more"

@@ -1,0 +1,137 @@
+"""Arms of a comparison, paired by seed: the same streams, so that luck cancels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from evenloop import metrics
+from evenloop.config import ConfigError, RunConfig
+from evenloop.intervals import Runs, across_runs, paired_runs
+from evenloop.record import Record
+from evenloop.study.seeds import read_study
+from evenloop.words import nearest
+
+__all__ = ["Arm", "arms_of", "compare", "table_of", "tracked"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Arm:
+    """One study in a comparison: its name, configuration and long table of measures."""
+
+    name: str
+    config: RunConfig
+    table: pd.DataFrame
+
+    def values(self, metric: str, split: str, round: int | None) -> dict[int, float]:
+        """The metric of every seed at `round`, or at each seed's last round."""
+        table = self.table
+        kept = table[(table["metric"] == metric) & (table["split"] == split)]
+        kept = kept[kept["group"] == "all"]
+        if round is not None:
+            kept = kept[kept["round"] == round]
+        last = kept.sort_values("round").groupby("seed")["value"].last()
+        return {int(str(seed)): float(value) for seed, value in last.items()}
+
+
+def tracked(config: RunConfig, records: Mapping[int, Record]) -> int | None:
+    """Code of the class whose share is the study's bias statistic, or None."""
+    if config.track is None:
+        return None
+    for record in records.values():
+        for row in record.rows:
+            classes = row.counts["train"].classes
+            return (
+                classes.index(str(config.track)) if isinstance(config.track, str) else config.track
+            )
+    return None
+
+
+def table_of(config: RunConfig, records: Mapping[int, Record]) -> pd.DataFrame:
+    """The long table of a study."""
+    people = not set(config.by) <= {"truth", "label"}
+    return metrics.frame(records, track=tracked(config, records), groups=people)
+
+
+def arms_of(folders: Sequence[Path], names: Sequence[str] | None = None) -> list[Arm]:
+    """The arms in study folders, named by folder or by `names`.
+
+    Raises:
+        ConfigError: a folder holds no study or no finished round.
+    """
+    arms = []
+    for place, folder in enumerate(folders):
+        config, records = read_study(folder)
+        if not records:
+            raise ConfigError(f"{folder} has no finished round; continue it with evenloop resume")
+        name = names[place] if names else folder.name
+        arms.append(Arm(name, config, table_of(config, records)))
+    return arms
+
+
+def compare(
+    arms: Sequence[Arm],
+    wanted: Sequence[str] = (),
+    *,
+    split: str = "audit",
+    rounds: Sequence[int | None] = (0, None),
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """Each metric of each arm, and its difference from the first arm, over seeds.
+
+    Args:
+        arms: at least one; the first is the reference.
+        wanted: metrics; by default every one that all arms have for the whole split.
+        split: "audit" or "train".
+        rounds: which rounds; None is each seed's last.
+        level: of the Student limits.
+
+    Returns:
+        One row per metric, round and arm: mean, low, high, sd and n over seeds, and difference,
+        difference_low, difference_high, pairs of the paired difference from the first arm.
+
+    Raises:
+        ConfigError: a metric that no arm has.
+    """
+    common = [
+        set(a.table[(a.table["split"] == split) & (a.table["group"] == "all")]["metric"])
+        for a in arms
+    ]
+    shared = set.intersection(*common)
+    for metric in wanted:
+        if metric not in shared:
+            raise ConfigError(f"no metric {metric!r} on split {split!r}; {nearest(metric, shared)}")
+    rows = []
+    for metric in wanted or sorted(shared):
+        for round in rounds:
+            reference = arms[0].values(metric, split, round)
+            for place, arm in enumerate(arms):
+                mine = arm.values(metric, split, round)
+                against = None if place == 0 else paired_runs(mine, reference, level=level)
+                shown = "last" if round is None else str(round)
+                over = across_runs([*mine.values()], level=level)
+                rows.append(
+                    {"metric": metric, "round": shown, "arm": arm.name, **_cells(over, against)}
+                )
+    return pd.DataFrame(rows)
+
+
+def _cells(over: Runs, against: Runs | None) -> dict[str, float]:
+    cells = {
+        "mean": float(over.mean),
+        "low": float(over.low),
+        "high": float(over.high),
+        "sd": float(over.sd),
+        "n": int(over.n),
+    }
+    if against is not None:
+        cells |= {
+            "difference": float(against.mean),
+            "difference_low": float(against.low),
+            "difference_high": float(against.high),
+            "pairs": int(against.n),
+        }
+    return cells

@@ -1,0 +1,100 @@
+"""A sweep: one base experiment and named arms that each change some of its values.
+
+base: fig3-top-left:small
+seeds: 0..19
+arms:
+  argmax: {}
+  sample: {label_rule: sample}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from evenloop.config import ConfigError, RunConfig, load, preset_folder
+from evenloop.study.seeds import Progress, folder_of, run_seeds
+from evenloop.words import nearest
+
+__all__ = ["Sweep", "load_sweep", "run_sweep", "sweep_names"]
+
+KEYS = {"about", "base", "arms", "seeds", "set", "metrics"}
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """A name, the checked configuration of every arm in order, and the metrics to compare."""
+
+    name: str
+    arms: Mapping[str, RunConfig]
+    metrics: tuple[str, ...]
+
+
+def sweep_names() -> list[str]:
+    """Names of the packaged sweeps."""
+    return sorted(path.stem for path in (preset_folder() / "sweeps").glob("*.yaml"))
+
+
+def load_sweep(source: str, overrides: tuple[str, ...] = ()) -> Sweep:
+    """The sweep of a packaged name or a YAML file; `overrides` apply to every arm.
+
+    Raises:
+        ConfigError: unknown name or key, or an arm whose values are wrong (it is named).
+    """
+    path = Path(source)
+    if not source.endswith((".yaml", ".yml")):
+        path = preset_folder() / "sweeps" / f"{source}.yaml"
+        if source not in sweep_names():
+            raise ConfigError(f"no sweep {source!r}; {nearest(source, sweep_names())}")
+    elif not path.exists():
+        raise ConfigError(f"no file {source!r}; give a sweep's name or an existing .yaml file")
+    raw = yaml.safe_load(path.read_text())
+    if not isinstance(raw, dict) or not {"base", "arms"} <= set(raw):
+        raise ConfigError(f"{path} must hold the keys base and arms")
+    for key in raw:
+        if key not in KEYS:
+            raise ConfigError(f"unknown key {key!r} in {path}; {nearest(key, KEYS)}")
+    shared = _pairs(raw.get("set") or {})
+    if "seeds" in raw:
+        shared.append(f"seeds={raw['seeds']}")
+    arms = {}
+    for name, values in raw["arms"].items():
+        try:
+            arms[str(name)] = load(raw["base"], [*shared, *_pairs(values or {}), *overrides])
+        except ConfigError as error:
+            raise ConfigError(f"arm {name!r}: {error}") from None
+    return Sweep(path.stem, arms, tuple(raw.get("metrics") or ()))
+
+
+def _pairs(values: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{key}={yaml.safe_dump(value, default_flow_style=True).strip().removesuffix('...').strip()}"
+        for key, value in values.items()
+    ]
+
+
+def run_sweep(
+    sweep: Sweep,
+    out: Path,
+    *,
+    started: Callable[[str, RunConfig], Progress | None] | None = None,
+    processes: int | None = None,
+) -> dict[str, Path]:
+    """Run or resume every arm; the study folder of each by name.
+
+    Args:
+        sweep: what to run.
+        out: where study folders are made.
+        started: told of each arm before it starts; what it returns is told of its progress.
+        processes: most processes at a time.
+    """
+    folders = {}
+    for name, config in sweep.arms.items():
+        folders[name] = folder_of(config, out)
+        told = started(name, config) if started else None
+        run_seeds(config, folders[name], progress=told, processes=processes)
+    return folders
