@@ -344,16 +344,15 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         "resnet18-compat": replace(_RESNET18, sum_decay=True),
         "resnet18-underfit": replace(_RESNET18, epochs=5),
         "small-cnn": Recipe(
-            lr=0.1,
+            lr=0.05,
             momentum=0.9,
             nesterov=True,
             weight_decay=5e-4,
-            batch=64,
-            epochs=10,
+            batch=32,
             schedule="cosine",
         ),
-        "mlp": Recipe(lr=0.1, momentum=0.9, batch=64, epochs=30, schedule="cosine"),
-        "logistic": Recipe(lr=0.1, momentum=0.9, batch=64, epochs=30, schedule="cosine"),
+        "mlp": Recipe(lr=0.05, momentum=0.9, batch=64, epochs=20, schedule="cosine"),
+        "logistic": Recipe(lr=0.05, momentum=0.9, batch=64, epochs=20, schedule="cosine"),
     }
 )
 """The paper's recipes, and one for each of the small nets."""

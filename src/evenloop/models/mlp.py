@@ -58,8 +58,8 @@ def mlp(
     Raises:
         ValueError: no shape, or one that contradicts itself.
 
-    >>> from evenloop.models import build, seeded
-    >>> seeded(lambda: build("mlp", channels=1, size=8, classes=2, hidden=[9]), 0).head.in_features
+    >>> from evenloop.models import build
+    >>> build("mlp", channels=1, size=8, classes=2, hidden=[9], seed=0).head.in_features
     9
     """
     return MLP(width_of("mlp", channels, size, features), classes, hidden)
@@ -73,8 +73,8 @@ def logistic(
     Raises:
         ValueError: no shape, or one that contradicts itself.
 
-    >>> from evenloop.models import build, seeded
-    >>> seeded(lambda: build("logistic", features=5, classes=2), 0).head
+    >>> from evenloop.models import build
+    >>> build("logistic", features=5, classes=2, seed=0).head
     Linear(in_features=5, out_features=2, bias=True)
     """
     return MLP(width_of("logistic", channels, size, features), classes, hidden=())

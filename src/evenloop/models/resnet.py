@@ -97,8 +97,8 @@ class ResNet(nn.Module):
         bottleneck: blocks of three convolutions instead of two.
         shortcut: "conv" (1x1 and batch norm) or "pad" (option A), where a block changes shape.
 
-    >>> from evenloop.models import build, seeded
-    >>> net = seeded(lambda: build("resnet20", channels=3, size=64, classes=2), 0)
+    >>> from evenloop.models import build
+    >>> net = build("resnet20", channels=3, size=64, classes=2, seed=0)
     >>> sum(p.numel() for p in net.parameters())
     269202
     """
@@ -151,9 +151,9 @@ def load_weights(net: ResNet, path: str | Path) -> None:
         ValueError: the file holds another net; names the first layer that does not fit.
 
     >>> import tempfile
-    >>> from evenloop.models import build, seeded
+    >>> from evenloop.models import build
     >>> ten, two = (
-    ...     seeded(lambda: build("resnet20", channels=3, size=32, classes=classes), 0)
+    ...     build("resnet20", channels=3, size=32, classes=classes, seed=0)
     ...     for classes in (10, 2)
     ... )
     >>> with tempfile.TemporaryDirectory() as folder:

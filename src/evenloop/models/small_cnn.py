@@ -6,12 +6,16 @@ Synthetic Data Amplifies Bias" (FAccT 2024); LeNet goes back to LeCun et al. (19
 
 from __future__ import annotations
 
+import math
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evenloop.models.shape import Size, image, positive
 
 __all__ = ["LeNet", "SimpleCNN", "SmallCNN", "lenet", "simple_cnn", "small_cnn"]
+
+GRID = 4  # cells on each side of the small net's last map
 
 
 def _conv(wide_in: int, wide: int) -> nn.Sequential:
@@ -25,28 +29,35 @@ def _conv(wide_in: int, wide: int) -> nn.Sequential:
 class SmallCNN(nn.Module):
     """x (N, channels, H, W) float, sides from 8 pixels -> logits (N, classes).
 
-    Three 3x3 convolutions of width, 2 width and 4 width channels with batch norm and ReLU, each of
-    the first two followed by a 2x2 maximum; then the mean over the map and a linear `head`. At the
-    least side of 8 pixels the last map still has four places, so a batch of one row trains.
+    Three 3x3 convolutions of `width`, 2 `width` and 4 `width` channels with batch norm and ReLU,
+    each of the first two followed by a 2x2 maximum; then means over a grid of at most 4x4 cells
+    and a linear `head`. At the least side of 8 pixels the last map still has four places, so a
+    batch of one row trains.
 
     >>> from evenloop.models import seeded
-    >>> net = seeded(lambda: SmallCNN(channels=1, classes=10, width=8), 0)
-    >>> sum(p.numel() for p in net.parameters())
-    6274
+    >>> net = seeded(lambda: SmallCNN(1, (28, 28), 10), 0)
+    >>> sum(p.numel() for p in net.parameters()), net.head.in_features
+    (11074, 512)
     """
 
-    def __init__(self, channels: int, classes: int, width: int = 16) -> None:
+    def __init__(self, channels: int, size: tuple[int, int], classes: int, width: int = 8) -> None:
         super().__init__()
-        positive("small-cnn", channels=channels, classes=classes, width=width)
+        _, *sides = image("small-cnn", channels, size, least=8)
+        positive("small-cnn", classes=classes, width=width)
         pool = nn.MaxPool2d(2)
         self.body = nn.Sequential(
             _conv(channels, width), pool, _conv(width, 2 * width), pool, _conv(2 * width, 4 * width)
         )
-        self.head = nn.Linear(4 * width, classes)
+        last = [side // 4 for side in sides]
+        cell = [math.ceil(side / GRID) for side in last]
+        cells = [math.ceil(side / step) for side, step in zip(last, cell, strict=True)]
+        # Not an adaptive pool: its gradient on a GPU depends on the order of additions.
+        self.pool = nn.AvgPool2d((cell[0], cell[1]), ceil_mode=True)
+        self.head = nn.Linear(4 * width * cells[0] * cells[1], classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, classes) of x (N, channels, H, W)."""
-        logits: Tensor = self.head(self.body(x).mean((2, 3)))
+        logits: Tensor = self.head(self.pool(self.body(x)).flatten(1))
         return logits
 
 
@@ -116,18 +127,19 @@ def small_cnn(
     size: Size | None,
     classes: int,
     features: int | None,
-    width: int = 16,
+    width: int = 8,
 ) -> nn.Module:
     """SmallCNN for images of at least 8 pixels; `features` is not used.
 
     Raises:
         ValueError: no image shape, or a side below 8 pixels.
 
-    >>> from evenloop.models import build, seeded
-    >>> seeded(lambda: build("small-cnn", channels=1, size=28, classes=10), 0).head.in_features
-    64
+    >>> from evenloop.models import build
+    >>> build("small-cnn", channels=1, size=28, classes=10, seed=0).head.in_features
+    512
     """
-    return SmallCNN(image("small-cnn", channels, size, least=8)[0], classes, width)
+    depth, *sides = image("small-cnn", channels, size, least=8)
+    return SmallCNN(depth, (sides[0], sides[1]), classes, width)
 
 
 def simple_cnn(
@@ -138,8 +150,8 @@ def simple_cnn(
     Raises:
         ValueError: no image shape, or a side below 16 pixels.
 
-    >>> from evenloop.models import build, seeded
-    >>> seeded(lambda: build("simple-cnn", channels=3, size=28, classes=2), 0).head.in_features
+    >>> from evenloop.models import build
+    >>> build("simple-cnn", channels=3, size=28, classes=2, seed=0).head.in_features
     84
     """
     depth, *sides = image("simple-cnn", channels, size, least=16)
@@ -154,8 +166,8 @@ def lenet(
     Raises:
         ValueError: no image shape, or one that is not 32x32.
 
-    >>> from evenloop.models import build, seeded
-    >>> seeded(lambda: build("lenet", channels=3, size=32, classes=2), 0).head.in_features
+    >>> from evenloop.models import build
+    >>> build("lenet", channels=3, size=32, classes=2, seed=0).head.in_features
     84
     """
     depth, high, wide = image("lenet", channels, size)
