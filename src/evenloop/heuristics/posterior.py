@@ -68,12 +68,12 @@ def score_pool(
     rng: Rng,
     index: Tensor | None = None,
 ) -> Tensor:
-    """(M,) scores of a pool, batch by batch: no (M, C, T) tensor is ever held.
+    """(M,) float64 scores of a pool, batch by batch: no (M, C, T) tensor is ever held.
 
     Args:
         posterior: draws the predictions.
         x: (N, ...) inputs.
-        rule: maps logits (B, C, T) to scores (B,).
+        rule: maps logits (B, C, T) to scores (B,), or to several of them (B, K).
         rng: stream of the draws.
         index: (M,) positions to score; all of `x` by default.
 
@@ -84,13 +84,9 @@ def score_pool(
     >>> scores.shape, bool((scores >= 0).all())
     (torch.Size([3]), True)
     """
-    n = len(x) if index is None else len(index)
-    scores = torch.empty(n, dtype=torch.float64)
-    start = 0
-    for draws in posterior.draws(item_batches(x, index, posterior.items), rng=rng):
-        scores[start : start + len(draws)] = rule(draws).to(scores.device)
-        start += len(draws)
-    return scores
+    batches = item_batches(x, index, posterior.items)
+    parts = [rule(d).to("cpu", torch.float64) for d in posterior.draws(batches, rng=rng)]
+    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
 
 
 def draw_pool(posterior: Posterior, x: Tensor, *, rng: Rng, index: Tensor | None = None) -> Tensor:

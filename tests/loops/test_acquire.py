@@ -1,0 +1,313 @@
+"""Acquisition: who is asked, who is told, and what a round leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from evenloop.audit import Audit
+from evenloop.data import Attribute, GroupedData, Schema
+from evenloop.loop import Loop, State, World, run
+from evenloop.loops.acquire import Acquire
+from evenloop.models import build
+from evenloop.recipe import Recipe
+from evenloop.record import Record
+from evenloop.rng import Rng
+
+SCHEMA = Schema(("no", "yes"), (Attribute("colour", ("blue", "red", "green")),))
+
+
+def rows(n: int, seed: int, red: float = 0.1) -> GroupedData:
+    """Two numbers tell the label, a third the colour; red is rare, green does not occur."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, 3, generator=generator)
+    colour = (torch.rand(n, generator=generator) < red).long()
+    x[:, 2] += 3 * colour
+    y = ((x[:, 0] + x[:, 1] * (1 - 2 * colour)) > 0).long()
+    return GroupedData.of(x, y, {"colour": colour}, SCHEMA)
+
+
+def world(n: int = 300, by: tuple[str, ...] = ("colour",)) -> World:
+    def net(rng: Rng) -> torch.nn.Module:
+        return build("dropout-mlp", features=3, classes=2, hidden=(16,), seed=rng.seed)
+
+    recipe = Recipe(optimizer="adam", lr=1e-2, batch=16, epochs=4)
+    return World(rows(n, 0), by, net, recipe)
+
+
+def audit() -> Audit:
+    return Audit(rows(200, 1, red=0.5), ("colour",))
+
+
+def smoke() -> tuple[Loop, World, Audit]:
+    return Acquire(initial=30, query=10, draws=4), world(), audit()
+
+
+def go(loop: Acquire, rounds: int = 3, seed: int = 0, where: World | None = None) -> Record:
+    return run(loop, where or world(), audit(), rounds=rounds, seed=seed)
+
+
+def states(loop: Acquire, rounds: int, where: World | None = None, seed: int = 0) -> list[State]:
+    """The state after every round."""
+    place, root, out = where or world(), Rng.of(seed), []
+    state = loop.init(place, None, root.at("init"))
+    for round in range(rounds):
+        state, _ = loop.step(place, state, round, root.at("round", round))
+        out.append(state)
+    return out
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"heuristic": "random"},
+        {"heuristic": "bald"},
+        {"heuristic": "entropy", "posterior": "laplace"},
+        {"heuristic": "margin", "posterior": "ensemble", "draws": 2},
+        {"heuristic": "certainty", "posterior": "dropconnect"},
+        {"heuristic": "variance", "stochastic": "power", "temperature": 0.5},
+        {"heuristic": "batch-bald"},
+        {"heuristic": "epig"},
+        {"heuristic": "badge"},
+        {"heuristic": "core-set"},
+        {"balance": "group"},
+        {"balance": "cell"},
+        {"balance": "predicted-cell"},
+        {"balance": "predicted-group"},
+        {"plan_gap": 0.3},
+        {"pool_subsample": 40},
+        {"reset": "rebuild"},
+        {"reset": "warm"},
+        {"reset": "shrink-perturb"},
+        {"initial_mode": "stratified"},
+        {"adv_weight": 0.1, "adv_schedule": "linear", "adv_hidden": (4,), "adv_given_class": True},
+        {"probe": 60},
+        {"noise": {"red": 1.0}, "cost": {"red": 5.0}, "delay": {"red": 1}},
+    ],
+    ids=str,
+)
+def test_every_way_buys_q_distinct_rows_of_the_pool(fields: Mapping[str, Any]) -> None:
+    loop = Acquire(**{"initial": 30, "query": 10, "draws": 4, **fields})
+    place = world()
+    for round, state in enumerate(states(loop, 3, place)):
+        late = state.extra.get("late", torch.zeros(0, 3).long())
+        asked = torch.cat([state.data.row, late[:, 0]])
+        assert len(asked) == len(asked.unique()) == 30 + 10 * round
+        assert len(place.data.without(asked)) + len(asked) == 300
+
+
+def test_the_first_evaluation_is_the_same_whatever_the_strategy() -> None:
+    seen = {
+        go(Acquire(initial=30, query=10, draws=3, heuristic=h), rounds=1).rows[0].to_json()  # type: ignore[arg-type]
+        for h in ("random", "bald", "entropy", "core-set")
+    }
+    assert len(seen) == 1
+
+
+def test_a_snapshot_starts_every_training_from_the_same_weights() -> None:
+    starts: list[Tensor] = []
+    place = world()
+
+    def watch(rng: Rng) -> torch.nn.Module:
+        net = place.net(rng)
+        starts.append(net.head.weight.clone())  # type: ignore[union-attr, operator]
+        return net
+
+    for reset, same in (("snapshot", True), ("rebuild", False)):
+        starts.clear()
+        states(Acquire(initial=30, query=10, draws=3, reset=reset), 3, replace(place, net=watch))  # type: ignore[arg-type]
+        assert torch.equal(starts[0], starts[1]) is same
+        assert torch.equal(starts[1], starts[2]) is same
+
+
+def test_quotas_buy_each_colour_equally_and_a_missing_colour_is_no_harm() -> None:
+    loop = Acquire(initial=30, query=10, heuristic="random", balance="group")
+    first, second = (s.data for s in states(loop, 2))
+    new = second.attribute("colour")[len(first) :]
+    assert torch.bincount(new, minlength=3).tolist() == [5, 5, 0]
+
+
+def test_balancing_never_reads_an_input() -> None:
+    class Unread(World):
+        """A world whose inputs may be counted only where rows are taken."""
+
+    loop, place = Acquire(initial=30, query=10, heuristic="random", balance="group"), world()
+    (state,) = states(loop, 1, place)
+    blind = torch.full_like(place.data.x, torch.nan)
+    columns = place.data.columns() | {"x": blind}
+    hidden = replace(place, data=GroupedData.from_columns(SCHEMA, columns))
+    pool = loop._pool(hidden, state)
+    zeros = torch.zeros(len(pool), dtype=torch.float64)
+    a = loop._choose(hidden, state, pool, zeros, Rng.of(1))
+    b = loop._choose(place, state, pool, zeros, Rng.of(1))
+    assert torch.equal(a, b)
+
+
+def test_the_plan_buys_where_labels_are_missing() -> None:
+    loop = Acquire(initial=30, query=10, heuristic="random", plan_gap=0.2)
+    record = go(loop, rounds=2)
+    bought = record.rows[1].counts["bought"].support
+    assert bought[1] >= 4
+
+
+def test_noise_is_written_to_y_alone_and_only_in_its_group() -> None:
+    data = states(Acquire(initial=100, query=50, draws=3, noise={"red": 1.0}), 2)[-1].data
+    wrong, red = data.y != data.truth, data.attribute("colour") == 1
+    assert torch.equal(wrong, red)
+    assert (data.origin == 0).all()
+
+
+def test_delayed_labels_arrive_when_they_are_due() -> None:
+    loop = Acquire(initial=30, query=20, heuristic="random", balance="group", delay={"red": 2})
+    sizes, waiting = [], []
+    for state in states(loop, 4):
+        sizes.append(len(state.data))
+        waiting.append(len(state.extra.get("late", ())))
+    assert sizes[0] == 30
+    assert sizes[1] == 30 + 20 - waiting[1]
+    assert waiting[1] > 0
+    assert sizes[3] + waiting[3] == 30 + 3 * 20
+    born = states(loop, 4)[-1].data
+    red = (born.attribute("colour") == 1) & (born.born > 0)
+    assert set(born.born[red].tolist()) == {3}
+
+
+def test_costs_add_up_and_stop_the_run() -> None:
+    loop = Acquire(initial=30, query=10, heuristic="random", cost={"red": 5.0}, spend=60.0)
+    record = go(loop, rounds=9)
+    last = record.rows[-1]
+    red = int(last.counts["train"].support[1])
+    assert last.values["spent"] == last.sizes["train"] + 4 * red
+    assert last.stop is not None
+    assert "limit is 60" in last.stop
+
+
+@pytest.mark.parametrize(
+    ("fields", "words", "rounds"),
+    [
+        ({"budget": 50}, "budget of 50", 3),
+        ({"query": 200}, "pool is empty", 3),
+        ({"stop_below": 99.0}, "below 99", 2),
+    ],
+)
+def test_stop_rules_say_why(fields: dict[str, Any], words: str, rounds: int) -> None:
+    record = go(Acquire(**{"initial": 30, "query": 10, "draws": 3, **fields}), rounds=9)
+    assert len(record.rows) == rounds
+    assert record.rows[-1].stop is not None
+    assert words in record.rows[-1].stop
+
+
+def test_without_a_stop_rule_every_round_is_run() -> None:
+    assert go(Acquire(initial=30, query=10, draws=3), rounds=3).rows[-1].stop is None
+
+
+def test_enrichment_is_the_share_bought_over_the_share_there() -> None:
+    place = world()
+    loop = Acquire(initial=30, query=20, heuristic="random", balance="group")
+    state = states(loop, 2, place)[-1]
+    row = go(loop, rounds=2, where=place).rows[1]
+    red = int((state.data.attribute("colour")[30:] == 1).sum())
+    there = int((place.data.attribute("colour")[30:] == 1).sum())
+    assert row.values["enrichment.red"] == pytest.approx(red / 20 / (there / 270))
+    assert row.values["enrichment.rare"] == pytest.approx(row.values["enrichment.red"])
+    assert row.alarms == ()
+
+
+def test_starving_the_rare_cell_is_an_alarm() -> None:
+    """An unsure answer for blue only: red is never asked about."""
+
+    class BlueUnsure(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.drop, self.head = torch.nn.Dropout(0.5), torch.nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            sure = 50 * (x[:, 2:] > 2)
+            return self.head(self.drop(x)) * 0 + torch.cat([sure, -sure.float()], 1)
+
+    def net(rng: Rng) -> torch.nn.Module:
+        from evenloop.models import seeded
+
+        return seeded(BlueUnsure, 0)
+
+    place = replace(world(), net=net, recipe=Recipe(lr=1e-3, batch=16, epochs=1))
+    record = go(Acquire(initial=30, query=150, heuristic="entropy", draws=2), 2, where=place)
+    assert record.rows[1].values["enrichment.rare"] < 0.8
+    (alarm,) = record.rows[1].alarms
+    assert alarm.startswith("entropy starves the rare cells (red)")
+
+
+def test_uncertainty_is_recorded_by_group() -> None:
+    row = go(Acquire(initial=30, query=10, draws=4), rounds=2).rows[1]
+    for name in ("pool.bald", "pool.entropy"):
+        table = row.moments[name].table
+        assert table[:, 0].sum() == 270
+        assert table[2].tolist() == [0, 0, 0]
+    assert 0 <= float(row.values["auroc.rare"]) <= 1
+    assert row.counts["pool"].total == 270
+    assert row.counts["bought"].total == 10
+
+
+def test_a_weight_of_zero_trains_as_if_there_were_no_adversary() -> None:
+    a = go(Acquire(initial=30, query=10, draws=3), rounds=2)
+    b = go(Acquire(initial=30, query=10, draws=3, adv_hidden=(9,), adv_alpha=3.0), rounds=2)
+    assert [r.to_json() for r in a.rows] == [r.to_json() for r in b.rows]
+
+
+def test_an_adversary_leaves_no_hook_behind() -> None:
+    state = states(Acquire(initial=30, query=10, draws=3, adv_weight=0.1), 1)[-1]
+    assert not any(m._forward_pre_hooks for m in state.models["classifier"].modules())
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"initial": 0}, "initial must be at least 1"),
+        ({"query": -1}, "query must be at least 1"),
+        ({"draws": 0}, "draws must be"),
+        ({"pool_subsample": 5, "query": 10}, "pool_subsample=5"),
+        ({"heuristic": "batch-bald", "balance": "group"}, "chooses items together"),
+        ({"heuristic": "badge", "stochastic": "rank"}, "chooses items together"),
+        ({"balance": "group", "stochastic": "rank"}, "set one of them"),
+        ({"noise": {"red": 1.5}}, "noise must be in range"),
+        ({"delay": {"red": -1}}, "delay must be in range"),
+        ({"temperature": 0.0}, "temperature must be positive"),
+        ({"plan_gap": 1.5}, "plan_gap in"),
+        ({"adv_weight": -0.1}, "adv_weight at least 0"),
+    ],
+)
+def test_bad_fields(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Acquire(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"initial": 200, "query": 101}, "need more than the 300 rows"),
+        ({"noise": {"rot": 0.1}}, "noise names"),
+        ({"initial": 5, "query": 5, "balance_by": ("color",)}, "no attribute 'color'"),
+        ({"initial": 5, "query": 5, "adv_weight": 0.1, "adv_attributes": ("c",)}, "no attribute"),
+    ],
+)
+def test_what_the_world_contradicts_is_told_before_any_work(
+    fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises((ValueError, KeyError), match=message):
+        Acquire(**fields).init(world(), None, Rng.of(0))
+
+
+def test_groups_are_needed_only_by_what_uses_them() -> None:
+    bare = world(by=())
+    with pytest.raises(ValueError, match="need an attribute"):
+        Acquire(initial=30, query=10, balance="group").init(bare, None, Rng.of(0))
+    assert len(Acquire(initial=30, query=10).init(bare, None, Rng.of(0)).data) == 30
+
+
+def test_a_pool_as_large_as_asked_for_passes() -> None:
+    assert len(Acquire(initial=200, query=100).init(world(), None, Rng.of(0)).data) == 200
