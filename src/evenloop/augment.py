@@ -92,7 +92,7 @@ def _pick(images: Tensor, index: Tensor) -> Tensor:
     """Pixels of `images` at the flat positions `index` (N, H, W), the same in every channel."""
     count, channels = images.shape[:2]
     height, width = index.shape[1:]
-    flat = index.reshape(count, 1, -1).expand(-1, channels, -1)
+    flat = index.flatten(1)[:, None].expand(-1, channels, -1)
     return images.flatten(2).gather(2, flat).view(count, channels, height, width)
 
 
