@@ -46,13 +46,9 @@ def assemble(config: RunConfig, seed: int) -> Job:
     """
     root = Rng.of(seed)
     loop, recipe = _loop(config), _recipe(config)
-    data, normalisation = _source(_world_key(config.world))
+    data, normalisation = _source(_world_key(config.world, seed))
     data = _imbalanced(data, config, root)
-    if not 1 <= config.test_size < len(data):
-        raise ConfigError(
-            f"test_size={config.test_size} must leave rows to train on; the data has {len(data)}"
-        )
-    train, held_out = holdout(data, size=config.test_size, rng=root.at("holdout"))
+    train, held_out = _held_out(data, config, root.at("holdout"))
     for name in config.by:
         if name not in ("truth", "label"):
             _known(name, [a.name for a in data.schema.attributes] + ["truth"], "by")
@@ -60,6 +56,26 @@ def assemble(config: RunConfig, seed: int) -> Job:
     world = World(train, config.by, net, recipe)
     claims = _claims(config, data)
     return Job(loop, world, Audit(held_out, config.by), claims, config.rounds, seed)
+
+
+def _held_out(data: GroupedData, config: RunConfig, rng: Rng) -> tuple[GroupedData, GroupedData]:
+    """The train side and the audit split, both in the run's random order."""
+    if config.audit == "random":
+        if not 1 <= config.test_size < len(data):
+            raise ConfigError(
+                f"test_size={config.test_size} must leave rows to train on; the data has "
+                f"{len(data)}"
+            )
+        return holdout(data, size=config.test_size, rng=rng)
+    values = {a.name: a.values for a in data.schema.attributes}.get("split", ())
+    if "test" not in values:
+        raise ConfigError("audit=test needs data with a test split; use audit=random")
+    order = torch.randperm(len(data), generator=rng.gen())
+    test = data.attribute("split")[order] == values.index("test")
+    found = int(test.sum())
+    if not 1 <= config.test_size <= found or found == len(data):
+        raise ConfigError(f"test_size={config.test_size} must be in 1..{found}, its test rows")
+    return data.take(order[~test]), data.take(order[test][: config.test_size])
 
 
 def check(config: RunConfig) -> None:
@@ -141,7 +157,9 @@ def _known(name: str, known: Any, what: str) -> None:
         raise ConfigError(f"{what}={name!r} is not known; {nearest(name, known)}")
 
 
-def _world_key(world: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+def _world_key(world: Mapping[str, Any], seed: int) -> tuple[tuple[str, Any], ...]:
+    if world.get("seed") == "run":
+        world = {**world, "seed": seed}
     return tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in sorted(world.items()))
 
 

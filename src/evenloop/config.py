@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -58,13 +58,16 @@ class RunConfig(BaseModel):
     Attributes:
         name: of the preset or file; names the run folder.
         about: paper, figure and expected cost.
-        world: {"name": ..., and the fields of that world}.
+        world: {"name": ..., and the fields of that world}; `seed: run` gives a world that has a
+            seed the seed of each run.
         loop: one or more {verb: {fields}} entries; several are run as a chain.
         net: classifier by name, or {"name": ..., options}.
         recipe: named recipe, or {"base": ..., fields}.
         track: class whose share is the bias statistic.
         imbalance: factor by which `track` outnumbers every other class; 0 leaves the data as is.
         test_size: rows of the audit split.
+        audit: "random" rows of the data, or rows of its own "test" split; with "test" the other
+            splits are trained on.
         by: columns whose product defines the groups.
         rounds: most rounds to run.
         seeds: one run each.
@@ -80,6 +83,7 @@ class RunConfig(BaseModel):
     track: str | int | None = None
     imbalance: int = Field(default=0, ge=0)
     test_size: int = Field(ge=1)
+    audit: Literal["random", "test"] = "random"
     by: tuple[str, ...] = ("truth",)
     rounds: int = Field(ge=1)
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)

@@ -140,6 +140,8 @@ class Notes:
         counts, moments: tables a loop made on its own side (a monitor, a population), by name.
         alarms: sentences a person should read.
         stop: why no further round is possible, or None.
+        samples: rows to show where they are not in the state's data: x, y, truth, origin, born and
+            row, as in `GroupedData`.
     """
 
     values: Mapping[str, float | int | str] = field(default_factory=dict)
@@ -147,6 +149,7 @@ class Notes:
     moments: Mapping[str, Moments] = field(default_factory=dict)
     alarms: tuple[str, ...] = ()
     stop: str | None = None
+    samples: Mapping[str, Tensor] | None = None
 
 
 class Loop(Protocol):
@@ -214,6 +217,7 @@ def _join(a: Notes, b: Notes, prefix: str) -> Notes:
         {**a.moments, **under(b.moments)},
         a.alarms + b.alarms,
         a.stop or b.stop,
+        b.samples or a.samples,
     )
 
 
@@ -263,7 +267,7 @@ def run(
         row = _row(round, audit, answer, state, notes, record.rows, before)
         broken = tuple(a for c in claims if (a := c.alarm([*record.rows, row])) is not None)
         row = replace(row, alarms=row.alarms + broken)
-        samples = _samples(state.data, before, root.at("show", round))
+        samples = notes.samples or _samples(state.data, before, root.at("show", round))
         record.append(row, state.data, state.models, state.extra, samples)
         if tell:
             tell(len(record.rows))

@@ -35,9 +35,10 @@ from evenloop.seams import Sampler
 if TYPE_CHECKING:
     from evenloop.loops.regenerate import Regenerate
 
-__all__ = ["KEY", "Generation", "generator_recipe", "group_columns", "lost_strata"]
+__all__ = ["KEY", "Generation", "group_columns"]
 
 KEY = "regenerate"
+SHOWN = 4
 
 
 class Generation:
@@ -61,6 +62,7 @@ class Generation:
         self.values: dict[str, float | int | str] = {}
         self.counts: dict[str, Counts] = {}
         self.alarms: tuple[str, ...] = ()
+        self.samples: dict[str, Tensor] | None = None
 
     def annotators(self) -> tuple[nn.Module, nn.Module]:
         """A_L and A_S, trained once on natural rows, then frozen."""
@@ -76,7 +78,7 @@ class Generation:
                 model.eval()
             return label, group
         asked = GroupedData.of(x, self.groups.cell, {}, Schema(names))
-        recipe = _annotator_recipe(self.loop, self.world.recipe)
+        recipe = self.loop.annotator_recipe(self.world.recipe)
         self._train("label annotator", label, self.data, self.strata, recipe, Uniform())
         self._train("group annotator", group, asked, GroupIndex.of(asked), recipe, Uniform())
         labels = predict(label, self.judge.x).argmax(1)
@@ -86,7 +88,7 @@ class Generation:
             "label_annotator", Counts.of(labels, self.judge.y, self.judge_groups, self.classes)
         )
         self._judge("group_annotator", Counts.of(groups, truth, self.judge_groups, names))
-        self.alarms += tuple(lost_strata(self.loop, self.world, self.data))
+        self.alarms += tuple(self.loop.lost_strata(self.world, self.data))
         return label, group
 
     def _judge(self, name: str, counts: Counts) -> None:
@@ -139,7 +141,7 @@ class Generation:
         if conditional:
             assert isinstance(model, Vae)
             model.share.copy_(self._shares(parent, stratum))
-        recipe = generator_recipe(loop, self.world.recipe)
+        recipe = loop.generator_recipe(self.world.recipe)
         if isinstance(model, FitsItself):
             batches = sampler.epoch(
                 self.data, self.strata, batch=recipe.batch, rng=self.rng.at("generator", "rows")
@@ -169,6 +171,7 @@ class Generation:
         groups = GroupIndex(second.argmax(1), self.groups.names)
         labels = predict(teacher, x).argmax(1)
         self.counts["population"] = Counts.of(labels, first.argmax(1), groups, self.classes)
+        self.samples = self._shown(x, labels * groups.size + groups.cell)
         for name, margin, sure in zip(groups.names, seen.margin, seen.sure, strict=True):
             self.values[f"margin.{name}"] = float(margin)
             self.values[f"sure.{name}"] = int(sure)
@@ -179,6 +182,25 @@ class Generation:
             far = frechet_by_group(real, self.groups.take(index), made, groups.take(index))
             for name, distance in zip(groups.names, far, strict=True):
                 self.values[f"frechet.{name}"] = float(distance)
+
+    def _shown(self, x: Tensor, cell: Tensor) -> dict[str, Tensor] | None:
+        """A few pictures of each stratum, for the record."""
+        if x.dim() != 4:
+            return None
+        strata = GroupIndex(cell, self.strata.names)
+        each = torch.full((strata.size,), SHOWN, device=cell.device)
+        chosen = strata.top(torch.zeros(len(cell), device=cell.device), each)
+        label = (cell[chosen] // self.groups.size).cpu()
+        whole = torch.full_like(label, self.round)
+        return {
+            "x": (x[chosen] * 255).round().to(torch.uint8).cpu(),
+            "y": label,
+            "truth": label,
+            "cell": cell[chosen].cpu(),
+            "origin": torch.full_like(label, int(Origin.GENERATED), dtype=torch.uint8),
+            "born": whole.to(torch.int32),
+            "row": torch.full_like(label, -1),
+        }
 
     def classifier(
         self, generator: nn.Module, teacher: nn.Module, group_annotator: nn.Module
@@ -217,7 +239,7 @@ class Generation:
 
     def notes(self) -> Notes:
         """Everything noted."""
-        return Notes(self.values, self.counts, alarms=self.alarms)
+        return Notes(self.values, self.counts, alarms=self.alarms, samples=self.samples)
 
     def _stratum(
         self, teacher: nn.Module, group_annotator: nn.Module | None
@@ -356,17 +378,6 @@ def group_columns(world: World, data: GroupedData) -> list[str]:
     return columns
 
 
-def lost_strata(loop: Regenerate, world: World, data: GroupedData) -> list[str]:
-    """Strata that the budget cannot fill even from the natural mix, as sentences."""
-    if loop.reparation == "none":
-        return []
-    strata = GroupIndex.of(data, [LABEL, *group_columns(world, data)])
-    batch = loop.generator_batch if loop.reparation == "generator" else world.recipe.batch
-    share = strata.count().double() / len(data)
-    plan = plan_reparation(share, batch=batch, budget=loop.budget, ideal=loop.ideal, fill=loop.fill)
-    return plan.warnings(strata.names)
-
-
 def _draw(generator: nn.Module | None) -> Callable[[int, torch.Generator], Tensor]:
     def rows(n: int, source: torch.Generator) -> Tensor:
         assert generator is not None
@@ -374,27 +385,3 @@ def _draw(generator: nn.Module | None) -> Callable[[int, torch.Generator], Tenso
         return made
 
     return rows
-
-
-def generator_recipe(loop: Regenerate, base: Recipe) -> Recipe:
-    return replace(
-        base,
-        optimizer=loop.generator_optimizer,
-        lr=loop.generator_lr,
-        weight_decay=loop.generator_weight_decay,
-        batch=loop.generator_batch,
-        epochs=loop.generator_epochs,
-        clip_norm=loop.generator_clip,
-        momentum=0.0,
-        nesterov=False,
-        sum_decay=False,
-        drop_last=False,
-        schedule="constant",
-        augment="none",
-        label_smoothing=0.0,
-    )
-
-
-def _annotator_recipe(loop: Regenerate, base: Recipe) -> Recipe:
-    batch = loop.annotator_batch or (loop.generator_batch if loop.compat_batching else base.batch)
-    return replace(base, batch=batch, epochs=loop.annotator_epochs or base.epochs)

@@ -12,26 +12,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
 
 from evenloop.data import GroupedData
 from evenloop.groups import LABEL, GroupIndex
-from evenloop.loop import Notes, State, World
+from evenloop.loop import Loop, Notes, State, World
 from evenloop.loops._regenerate import (
     KEY,
     Generation,
-    generator_recipe,
     group_columns,
-    lost_strata,
 )
 from evenloop.models.generators import build_generator
 from evenloop.objectives.vae import PRESETS
 from evenloop.recipe import Recipe
 from evenloop.rng import Rng
 from evenloop.samplers.quota import Fill, Quota, budget_of, quotas
+from evenloop.samplers.quota_plan import plan_reparation
 
 __all__ = ["Regenerate"]
 
@@ -42,7 +41,7 @@ Reparation = Literal["none", "classifier", "generator", "both"]
 
 
 @dataclass(frozen=True, slots=True)
-class Regenerate:
+class Regenerate(Loop):
     """One generation a round; the classifier is trained by the world's recipe, on generated rows.
 
     Attributes:
@@ -119,7 +118,7 @@ class Regenerate:
                 f"reparation={self.reparation!r} needs a generator in every generation, and "
                 "setting='seqclass' has one for all; use reparation='classifier'"
             )
-        generator_recipe(self, Recipe())
+        self.generator_recipe(Recipe())
 
     def init(self, world: World, start: State | None, rng: Rng) -> State:
         """D: the world's rows, or those an earlier loop of a chain left. Nothing is trained yet."""
@@ -164,5 +163,48 @@ class Regenerate:
         build_generator(
             self.generator, tuple(data.x.shape[1:]), seed=0, options=self.generator_options
         )
-        for warning in lost_strata(self, world, data):
+        for warning in self.lost_strata(world, data):
             _log.warning("%s", warning)
+
+    def generator_recipe(self, base: Recipe) -> Recipe:
+        """The loop's own settings over the world's device, precision and the like.
+
+        Transposed convolutions are faster channels-last on a CPU, however few there are.
+        """
+        last = base.channels_last
+        return replace(
+            base,
+            channels_last=True if last is None and base.device == "cpu" else last,
+            optimizer=self.generator_optimizer,
+            lr=self.generator_lr,
+            weight_decay=self.generator_weight_decay,
+            batch=self.generator_batch,
+            epochs=self.generator_epochs,
+            clip_norm=self.generator_clip,
+            momentum=0.0,
+            nesterov=False,
+            sum_decay=False,
+            drop_last=False,
+            schedule="constant",
+            augment="none",
+            label_smoothing=0.0,
+        )
+
+    def annotator_recipe(self, base: Recipe) -> Recipe:
+        """The classifier's recipe with the annotators' own epochs and batch."""
+        batch = self.annotator_batch or (
+            self.generator_batch if self.compat_batching else base.batch
+        )
+        return replace(base, batch=batch, epochs=self.annotator_epochs or base.epochs)
+
+    def lost_strata(self, world: World, data: GroupedData) -> list[str]:
+        """Strata that the budget cannot fill even from the natural mix, as sentences."""
+        if self.reparation == "none":
+            return []
+        strata = GroupIndex.of(data, [LABEL, *group_columns(world, data)])
+        batch = self.generator_batch if self.reparation == "generator" else world.recipe.batch
+        share = strata.count().double() / len(data)
+        plan = plan_reparation(
+            share, batch=batch, budget=self.budget, ideal=self.ideal, fill=self.fill
+        )
+        return plan.warnings(strata.names)

@@ -47,7 +47,7 @@ class Plan:
     fill: Fill
     exact: bool = True
 
-    def unfillable(self, chance: float = 0.01) -> list[int]:
+    def unfillable(self, chance: float = 0.001) -> list[int]:
         """Strata whose quota is reached in less than `chance` of the batches."""
         return ((self.full < chance) & (self.quota > 0)).nonzero().flatten().tolist()
 

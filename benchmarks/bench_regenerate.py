@@ -1,0 +1,308 @@
+"""Generations with generators against the study's own program, and curation on its own.
+
+The program is read from the user's checkout of `cleverhans-lab/FairFeedbackLoops`, named by the
+environment variable EVENLOOP_FAIRFEEDBACKLOOPS; without it those rows are left out. Both sides do
+the same work: same rows, batch sizes, step counts, nets and losses; figures are CPU seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import tempfile
+import time
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from evenloop.counts import Counts
+from evenloop.data import GroupedData
+from evenloop.groups import GroupIndex
+from evenloop.loop import State, World
+from evenloop.loops._regenerate import KEY
+from evenloop.loops.regenerate import Regenerate
+from evenloop.models import Pixels, build
+from evenloop.models.generators import build_generator
+from evenloop.recipe import Recipe
+from evenloop.rng import Rng
+from evenloop.samplers.quota import stratified_batch
+from evenloop.worlds.coloured import ColoredMNIST, assign_like_the_study, paint
+
+CHECKOUT = "EVENLOOP_FAIRFEEDBACKLOOPS"
+ROWS, BATCH, BUDGET, REPEATS = 1280, 256, 64, 3
+Row = dict[str, Any]
+
+
+def cpu(work: Callable[[], object], repeats: int = REPEATS) -> float:
+    """Least CPU seconds of `work` in this process over a few repeats."""
+    seconds = []
+    for _ in range(repeats):
+        start = time.process_time()
+        work()
+        seconds.append(time.process_time() - start)
+    return min(seconds)
+
+
+def row(name: str, ours: float, baseline: float, target: float, unit: str = "CPU s") -> Row:
+    """One line of the table; the ratio says how many times less ours takes."""
+    return {
+        "name": name,
+        "ours": ours,
+        "baseline": baseline,
+        "ratio": baseline / ours,
+        "target": target,
+        "unit": unit,
+    }
+
+
+def grey_digits(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """(n, 28, 28) pixels and digits; random, for speed does not depend on what they show."""
+    gen = np.random.Generator(np.random.Philox(0))
+    return gen.integers(0, 256, (n, 28, 28), dtype=np.uint8), gen.integers(0, 10, n)
+
+
+def natural(n: int) -> GroupedData:
+    """Coloured rows with the study's labels and groups."""
+    grey, digit = grey_digits(n)
+    label, group = assign_like_the_study(digit, legacy_seed=0)
+    schema = ColoredMNIST(base="digits8").load().schema
+    x = paint(torch.from_numpy(grey), torch.from_numpy(group))
+    columns = {"color": group, "digit": digit, "split": np.zeros(n, np.int64)}
+    return GroupedData.of(x, label, columns, schema)
+
+
+def net(rng: Rng) -> nn.Module:
+    """The study's classifier."""
+    inner = build("simple-cnn", channels=3, size=28, classes=2, seed=rng.seed)
+    return Pixels(inner, (0.0,) * 3, (1.0,) * 3)
+
+
+@contextlib.contextmanager
+def checkout(path: str) -> Iterator[Any]:
+    """The study's modules, imported where they lie; what they import but do not need is empty."""
+    stubs = {}
+    for name in ("piq", "pynvml", "ci_mnist", "prep_celeba", "svhn", "torchvision"):
+        try:
+            __import__(name)
+        except ImportError:
+            stubs[name] = types.ModuleType(name)
+    if "torchvision" in stubs:
+        for part in ("transforms", "utils", "models", "datasets"):
+            stubs[f"torchvision.{part}"] = types.ModuleType(f"torchvision.{part}")
+            setattr(stubs["torchvision"], part, stubs[f"torchvision.{part}"])
+    before = os.getcwd()
+    sys.modules.update(stubs)
+    sys.path.insert(0, path)
+    anomaly = torch.is_anomaly_enabled()
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            os.chdir(scratch)
+            import train
+
+            yield train
+    finally:
+        os.chdir(before)
+        sys.path.remove(path)
+        for name in stubs:
+            sys.modules.pop(name, None)
+        torch.autograd.set_detect_anomaly(anomaly)
+
+
+class Natural(torch.utils.data.Dataset[Any]):
+    """What their loader reads: a list of pictures, turned into tensors one by one."""
+
+    def __init__(self, data: GroupedData) -> None:
+        group, label = data.attribute("color").tolist(), data.truth.tolist()
+        pictures = [Image.fromarray(p) for p in data.x.permute(0, 2, 3, 1).numpy()]
+        self.items = list(zip(pictures, group, label, strict=True))
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int, int]:
+        picture, group, label = self.items[index]
+        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+        return pixels.float().div(255), group, label
+
+
+def their_side(train: Any, data: GroupedData, reparation: str) -> Any:
+    """Their trainer, with the settings of their ColoredMNIST runs but one epoch, no files."""
+    side = object.__new__(train.train_fn)
+    fields = {
+        "gen_lr": 1e-3, "gen_batch_size": BATCH, "cla_lr": 0.1, "cla_batch_size": BATCH,
+        "dataset": "ColoredMNIST", "generator": train.model.VariationalAutoencoder,
+        "classifier": train.model.SimpleCNN, "save_dir": None, "save_freq": 0, "eval_freq": 0,
+        "device": torch.device("cpu"), "seed": 1, "g_optimizer": "ADAM", "weight_decay": 1e-5,
+        "g_epochs": 1, "c_optimizer": "sgd", "c_epochs": 1, "latent_dims": 20,
+        "synthetic_perc": 1, "use_reparation": reparation, "rep_budget": BUDGET, "gamma": 0.95,
+        "roll_ckpts": 0, "result_dir": ".", "trainset": data,
+    }  # fmt: skip
+    for name, value in fields.items():
+        setattr(side, name, value)
+    side.train_loader = torch.utils.data.DataLoader(Natural(data), BATCH, shuffle=True)
+    side.validate = lambda *args, **kwargs: 0.0
+    return side
+
+
+def generations(train: Any) -> Iterator[Row]:
+    """One generation, the second: generator and classifier of one epoch each on `ROWS` rows."""
+    data = natural(ROWS)
+    recipe = Recipe(lr=0.1, batch=BATCH, epochs=1)
+    world = World(data, ("color",), net, recipe)
+    for ours, theirs, target in (("none", "none", 1.3), ("both", "both", 1.5)):
+        loop = Regenerate(
+            generator="vae28", generator_epochs=1, population=100, reparation=ours, budget=BUDGET
+        )
+        rng = Rng.of(0)
+        state, _ = loop.step(world, loop.init(world, None, rng), 0, rng.at("round", 0))
+
+        def ours_once(loop: Regenerate = loop, state: State = state) -> None:
+            loop.step(world, state, 1, Rng.of(0).at("round", 1))
+
+        side = their_side(train, data, theirs)
+        parent = train.model.VariationalAutoencoder()
+        annotator = train.model.SimpleCNN()
+
+        def theirs_once(side: Any = side, parent: Any = parent, annotator: Any = annotator) -> None:
+            with contextlib.redirect_stdout(io.StringIO()):
+                made = side.train_generator(
+                    1, True, sample_from=parent, label_from=annotator, group_from=annotator
+                )
+                side.generated_population_stats(1, made, annotator, annotator)
+                side.train_classifier(
+                    gen=1, sample_from=made, label_from=annotator, group_from=annotator
+                )
+
+        name = "un-repaired generation" if ours == "none" else "STAR-curated generation"
+        yield row(f"{name}, {ROWS} rows", cpu(ours_once), cpu(theirs_once), target)
+
+
+def metric_table(train: Any) -> Row:
+    """Every rate, gap and ratio of 10,000 predictions in two groups."""
+    gen = torch.Generator().manual_seed(0)
+    truth, guess, group = torch.randint(2, (3, 10_000), generator=gen)
+    index = GroupIndex(group, ("green", "red"))
+    lists = truth.tolist(), guess.tolist(), group.tolist()
+    ours = cpu(lambda: rates_of(Counts.of(guess, truth, index, 2)), 20)
+    return row("metric table", ours, cpu(lambda: train.fairness.eval_classifier(*lists)), 1000)
+
+
+def rates_of(counts: Counts) -> np.ndarray:
+    """Accuracy, selection rate, TPR, TNR and their gaps and ratios from stored counts."""
+    t = counts.table.astype(float)
+    n, true = t.sum((1, 2)), t.sum(2)
+    rates = np.stack(
+        [(t[:, 0, 0] + t[:, 1, 1]) / n, t[:, :, 1].sum(1) / n,
+         t[:, 1, 1] / true[:, 1], t[:, 0, 0] / true[:, 0],
+         t[:, 0, 1] / true[:, 0], t[:, 1, 0] / true[:, 1]]
+    )  # fmt: skip
+    high, low = rates.max(1), rates.min(1)
+    return np.column_stack([rates, high - low, low / high, low, high])
+
+
+def building() -> Row:
+    """Colouring 60,000 digits: one image at a time, as the study does, against one scatter."""
+    grey, digit = grey_digits(60_000)
+
+    def one_by_one() -> None:
+        legacy, made = np.random.RandomState(0), []
+        for image, number in zip(grey[:6000], digit[:6000], strict=True):
+            label = int(number >= 5) ^ int(legacy.random_sample() < 0.05)
+            red = int(legacy.random_sample() >= (0.3, 0.7)[label])
+            pixels = np.array(Image.fromarray(image))[:, :, None]
+            rest = np.zeros((28, 28, 1), np.uint8)
+            order = [pixels, rest, rest] if red else [rest, pixels, rest]
+            made.append((Image.fromarray(np.concatenate(order, 2)), red, label))
+
+    def at_once() -> None:
+        _, group = assign_like_the_study(digit, legacy_seed=0)
+        paint(torch.from_numpy(grey), torch.from_numpy(group))
+
+    return row("building the data, 60,000 digits", cpu(at_once), 10 * cpu(one_by_one), 100)
+
+
+def curation() -> Row:
+    """Stratify, pick and shuffle, as a share of a whole curated step with its training."""
+    gen = torch.Generator().manual_seed(0)
+    weight = torch.tensor([0.16, 0.3, 0.34, 0.2])
+    cells = torch.multinomial(weight, 4 * 320, replacement=True, generator=gen)
+    rows = torch.arange(4 * 320)
+
+    def curate(times: int = 50) -> None:
+        for _ in range(times):
+            stratified_batch(
+                lambda n: rows[:n],
+                lambda x: cells[x],
+                batch=BATCH,
+                strata=4,
+                budget=BUDGET,
+                blocks=4,
+                generator=gen,
+            )
+
+    data = natural(ROWS)
+    world = World(data, ("color",), net, Recipe(lr=0.1, batch=BATCH, epochs=2))
+    loop = Regenerate(
+        setting="seqclass", generator="vae28", generator_epochs=1, population=1,
+        reparation="classifier", budget=BUDGET,
+    )  # fmt: skip
+    rng = Rng.of(0)
+    state, _ = loop.step(world, loop.init(world, None, rng), 0, rng.at("round", 0))
+    whole = cpu(lambda: loop.step(world, state, 1, rng.at("round", 1))) / (2 * ROWS / BATCH)
+    alone = cpu(curate) / (50 * 4)
+    return {
+        "name": "curation as a share of a curated classifier step",
+        "ours": alone, "baseline": whole, "ratio": alone / whole, "target": 0.01, "unit": "CPU s",
+    }  # fmt: skip
+
+
+def pool() -> Row:
+    """A classifier of 30 epochs on a pool drawn once against fresh draws for every batch."""
+    data = natural(ROWS)
+    world = World(data, ("color",), net, Recipe(lr=0.1, batch=BATCH, epochs=30))
+    annotated = World(data, ("color",), net, replace(world.recipe, epochs=1))
+    loop = Regenerate(setting="seqclass", generator="vae28", generator_epochs=1, population=1)
+    rng = Rng.of(0)
+    state, _ = loop.step(annotated, loop.init(world, None, rng), 0, rng.at("round", 0))
+    assert KEY in state.extra
+    fresh, pooled = (
+        cpu(lambda way=way: way.step(world, state, 1, rng.at("round", 1)), 1)
+        for way in (loop, replace(loop, draws="pool"))
+    )
+    return row(f"pool mode, classifier of 30 epochs, {ROWS} rows", pooled, fresh, 5)
+
+
+def decoding() -> Row:
+    """Decoding one 28-pixel batch, channels-last against the default layout."""
+    vae = build_generator("vae28", (3, 28, 28), seed=0)
+    plain = cpu(lambda: vae.sample(BATCH, torch.Generator().manual_seed(0)))
+    vae.to(memory_format=torch.channels_last)
+    last = cpu(lambda: vae.sample(BATCH, torch.Generator().manual_seed(0)))
+    return row("decode 256 images, channels-last against default", last, plain, 1)
+
+
+def rows() -> list[Row]:
+    """Every row; those against the study's program only where its checkout is named."""
+    torch.set_num_threads(1)
+    found = [building(), curation(), pool(), decoding()]
+    if path := os.environ.get(CHECKOUT):
+        with torch.random.fork_rng(), checkout(str(Path(path).resolve())) as train:
+            found += [*generations(train), metric_table(train)]
+    return found
+
+
+if __name__ == "__main__":
+    for r in rows():
+        print(
+            f"{r['name']:<58} {r['ours']:>10.4g} {r['baseline']:>10.4g} {r['unit']:<6} "
+            f"ratio {r['ratio']:>8.3g} (target {r['target']:g})"
+        )
