@@ -213,8 +213,12 @@ def test_enrichment_is_the_share_bought_over_the_share_there() -> None:
     row = go(loop, rounds=2, where=place).rows[1]
     red = int((state.data.attribute("colour")[30:] == 1).sum())
     there = int((place.data.attribute("colour")[30:] == 1).sum())
-    assert row.values["enrichment.red"] == pytest.approx(red / 20 / (there / 270))
-    assert row.values["enrichment.rare"] == pytest.approx(row.values["enrichment.red"])
+    assert row.values["enrichment.rare"] == pytest.approx(red / 20 / (there / 270))
+    cell = (place.data.truth == 1) & (place.data.attribute("colour") == 0)
+    bought = (state.data.truth[30:] == 1) & (state.data.attribute("colour")[30:] == 0)
+    wanted = int(bought.sum()) / 20 / (int(cell[30:].sum()) / 270)
+    assert row.values["enrichment.yes blue"] == pytest.approx(wanted)
+    assert str(row.values["enrichment.yes green"]) == "nan"
     assert row.alarms == ()
 
 
@@ -239,7 +243,7 @@ def test_starving_the_rare_cell_is_an_alarm() -> None:
     record = go(Acquire(initial=30, query=150, heuristic="entropy", draws=2), 2, where=place)
     assert record.rows[1].values["enrichment.rare"] < 0.8
     (alarm,) = record.rows[1].alarms
-    assert alarm.startswith("entropy starves the rare cells (red)")
+    assert alarm.startswith("entropy starves the rare cells (no red, yes red)")
 
 
 def test_uncertainty_is_recorded_by_group() -> None:
@@ -247,6 +251,7 @@ def test_uncertainty_is_recorded_by_group() -> None:
     for name in ("pool.bald", "pool.entropy"):
         table = row.moments[name].table
         assert table[:, 0].sum() == 270
+        assert row.moments[name].groups[2] == "no green"
         assert table[2].tolist() == [0, 0, 0]
     assert 0 <= float(row.values["auroc.rare"]) <= 1
     assert row.counts["pool"].total == 270

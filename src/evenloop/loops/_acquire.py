@@ -24,6 +24,7 @@ __all__ = [
     "as_told",
     "auroc",
     "balance_groups",
+    "cells_of",
     "enrichment",
     "enrichment_notes",
     "late",
@@ -198,21 +199,26 @@ def shrunk(old: nn.Module, new: nn.Module, keep: float) -> nn.Module:
     return mixed
 
 
+def cells_of(world: World, data: GroupedData) -> GroupIndex:
+    """The (true class, group) cell of every row; by class alone where no attribute is grouped."""
+    return GroupIndex.of(data, (TRUTH, *sensitive_columns(world.by)))
+
+
 def enrichment_notes(
-    heuristic: str, world: World, state: State, groups: GroupIndex
+    heuristic: str, cells: GroupIndex, labelled: GroupIndex, state: State
 ) -> tuple[dict[str, float | int | str], tuple[str, ...]]:
     """Share bought so far over share in the first pool, by cell, and an alarm if it starves some.
 
-    `groups` holds the cells of all the world's rows.
+    `cells` are those of all the world's rows, `labelled` those of the state's.
     """
-    cell, first = world.groups(state.data).cell, state.data.born == 0
-    bought = torch.bincount(cell[~first], minlength=groups.size)
-    pool = (groups.count() - torch.bincount(cell[first], minlength=groups.size)).clamp_min(0)
+    cell, first = labelled.cell, state.data.born == 0
+    bought = torch.bincount(cell[~first], minlength=cells.size)
+    pool = (cells.count() - torch.bincount(cell[first], minlength=cells.size)).clamp_min(0)
     ratio = enrichment(bought, pool)
     values: dict[str, float | int | str] = {
-        f"enrichment.{name}": r for name, r in zip(groups.names, ratio.tolist(), strict=True)
+        f"enrichment.{name}": r for name, r in zip(cells.names, ratio.tolist(), strict=True)
     }
-    rare = rare_cells(groups)
+    rare = rare_cells(cells)
     got, total = int(bought[rare].sum()), int(pool.sum())
     expected = int(pool[rare].sum()) * int(bought.sum()) / total if total else 0.0
     if expected == 0:
@@ -220,7 +226,7 @@ def enrichment_notes(
     values["enrichment.rare"] = got / expected
     if got / expected >= STARVED or expected < LEAST_EXPECTED:
         return values, ()
-    names = ", ".join(n for n, r in zip(groups.names, rare.tolist(), strict=True) if r)
+    names = ", ".join(n for n, r in zip(cells.names, rare.tolist(), strict=True) if r)
     return values, (
         f"{heuristic} starves the rare cells ({names}): {got} bought where a random "
         f"choice would have bought {expected:.0f} (enrichment {got / expected:.2f})",

@@ -36,6 +36,7 @@ from evenloop.loops._acquire import (
     as_told,
     auroc,
     balance_groups,
+    cells_of,
     enrichment_notes,
     late,
     pool_posterior,
@@ -199,7 +200,8 @@ class Acquire(Loop):
         if self.pool_subsample:
             order = torch.randperm(len(pool), generator=rng.at("subsample").gen())
             scored = pool[order[: self.pool_subsample]]
-        scores, moments, values = self._scores(world, state, scored, groups, rng)
+        cells = cells_of(world, world.data)
+        scores, moments, values = self._scores(world, state, scored, cells, rng)
         asked = scored[self._choose(world, state, scored, scores, rng.at("choose"))]
         answered = annotated(
             world.data.take(asked), groups.take(asked), self.noise, rng.at("noise")
@@ -220,22 +222,22 @@ class Acquire(Loop):
             "pool": Counts.of(world.data.truth[pool], world.data.truth[pool], there, classes),
         }
         values |= {"asked": len(asked), "told": len(told)}
-        more, alarms = enrichment_notes(self.heuristic, world, state, groups)
+        more, alarms = enrichment_notes(self.heuristic, cells, cells_of(world, state.data), state)
         return state, Notes(values | more, counts, moments, alarms)
 
     def _scores(
-        self, world: World, state: State, scored: Tensor, groups: GroupIndex, rng: Rng
+        self, world: World, state: State, scored: Tensor, cells: GroupIndex, rng: Rng
     ) -> tuple[Tensor, dict[str, Moments], dict[str, float | int | str]]:
-        """(M,) urgency of the scored items; uncertainty by group where draws were made."""
+        """(M,) urgency of the scored items; uncertainty by cell where draws were made."""
         if self.heuristic not in SCORES:
             return torch.zeros(len(scored), dtype=torch.float64), {}, {}
         posterior = self._posterior(state, consistent=False)
         rule = partial(score_columns, SCORES[self.heuristic])
         columns = score_pool(posterior, world.data.x, rule, rng=rng.at("draws"), index=scored)
-        there = groups.take(scored)
+        there = cells.take(scored)
         named = zip(("bald", "entropy"), columns[:, 1:].T, strict=True)
         moments = {f"pool.{name}": Moments.of(column, there) for name, column in named}
-        rare = rare_cells(groups)[there.cell]
+        rare = rare_cells(cells)[there.cell]
         values: dict[str, float | int | str] = {
             "pool.score": float(columns[:, 0].mean()),
             "auroc.rare": auroc(columns[:, 0], rare),
