@@ -262,8 +262,10 @@ class RatioController:
         size = outer.table.numel()
         table, (value, gap, accuracy) = packed[:size].view_as(outer.table), packed[size : size + 3]
         fresh = packed[size + 3 :].view_as(self._aligned)
-        self._check_finite(table, fresh, count.cpu().view_as(fresh) > 0)
-        self._aligned = torch.where(fresh.isnan(), self._aligned, fresh)
+        if not bool(packed.isfinite().all()):
+            self._check_finite(table, fresh, count.cpu().view_as(fresh) > 0)
+            fresh = torch.where(fresh.isnan(), self._aligned, fresh)
+        self._aligned = fresh
         g_a, g_b = self._gradients(share.sum(1))
         ratios = self.ratios
         ratios.a.grad, ratios.b.grad = g_a, g_b
@@ -291,15 +293,7 @@ class RatioController:
         """Gradients on both logits; a cell or source never seen gets no pull of its own."""
         ratios = self.ratios
         lam, mix = ratios.lam, ratios.mix
-        known = ~self._aligned.isnan()
-        aligned = self._aligned.nan_to_num()
-        weight = mix.clamp_min(1e-12) * known
-        in_cell = (weight * aligned).sum(0) / weight.sum(0).clamp_min(1e-300)
-        seen = known.any(0)
-        weight = lam.clamp_min(1e-12) * seen
-        in_label = (weight * in_cell).sum(1) / weight.sum(1).clamp_min(1e-300)
-        in_cell = torch.where(seen, in_cell, in_label[:, None])
-        g_share = share_gradient(pi, torch.where(known, aligned, in_cell))
+        g_share = share_gradient(pi, _filled(self._aligned, lam, mix))
         g_lam, g_mix = (mix * g_share).sum(0), lam * g_share
         if self.entropy:
             g_lam = g_lam + self.entropy * (lam.clamp_min(1e-12).log() + 1)
@@ -307,6 +301,7 @@ class RatioController:
         return ratios.pull_back(g_lam, g_mix)
 
     def _check_finite(self, table: Tensor, fresh: Tensor, counted: Tensor) -> None:
+        """Name the first cell whose loss or alignment is NaN or infinite though it has rows."""
         names = self.val.cells.names
         for what, bad in (
             ("held-out loss", ~table.isfinite() & (self.val.cells.counts[REAL] > 0)),
@@ -355,6 +350,21 @@ class _Rows:
     logits: Tensor
     y: Tensor
     place: Tensor
+
+
+def _filled(aligned: Tensor, lam: Tensor, mix: Tensor) -> Tensor:
+    """(S, C, G) alignments; where none was seen, the mean of the cell's or else the label's."""
+    known = ~aligned.isnan()
+    if bool(known.all()):
+        return aligned
+    aligned = aligned.nan_to_num()
+    weight = mix.clamp_min(1e-12) * known
+    in_cell = (weight * aligned).sum(0) / weight.sum(0).clamp_min(1e-300)
+    seen = known.any(0)
+    weight = lam.clamp_min(1e-12) * seen
+    in_label = (weight * in_cell).sum(1) / weight.sum(1).clamp_min(1e-300)
+    in_cell = torch.where(seen, in_cell, in_label[:, None])
+    return torch.where(known, aligned, in_cell)
 
 
 def _subset(model: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:

@@ -178,14 +178,14 @@ class RatioObjective:
         sizes = self.sizes or (mean.shape[1],)
         if torch.Size(sizes).numel() != mean.shape[1]:
             raise ValueError(f"sizes {sizes} do not multiply to the {mean.shape[1]} groups")
+        if len(sizes) == 1:
+            return self._variable_gap(mean * share, share)
         total = (mean * share).view(-1, *sizes)
         weight = share.view(-1, *sizes)
         gaps = []
         for d in range(len(sizes)):
             others = [i + 1 for i in range(len(sizes)) if i != d]
-            num = total.sum(others) if others else total
-            den = weight.sum(others) if others else weight
-            gaps.append(self._variable_gap(num, den))
+            gaps.append(self._variable_gap(total.sum(others), weight.sum(others)))
         return torch.stack(gaps).mean()
 
     def _variable_gap(self, num: Tensor, den: Tensor) -> Tensor:
@@ -203,6 +203,10 @@ class RatioObjective:
         if self.reference == "pooled":
             pooled = num.sum(1, keepdim=True) / den.sum(1, keepdim=True).clamp_min(1e-12)
             return self._pick((level - pooled).abs(), seen)
+        if self.aggregate == "max":  # the widest pair of a row is its largest and smallest
+            high = level.masked_fill(~seen, -torch.inf).amax(1)
+            low = level.masked_fill(~seen, torch.inf).amin(1)
+            return torch.where(seen.any(1), high - low, 0.0).max()
         i, j = torch.triu_indices(num.shape[1], num.shape[1], 1, device=num.device)
         return self._pick((level[:, i] - level[:, j]).abs(), seen[:, i] & seen[:, j])
 
