@@ -303,6 +303,41 @@ def test_an_optimiser_takes_double_precision_and_needs_a_parameter() -> None:
         build_optimizer([], Recipe())
 
 
+@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("last", [False, True])
+def test_memory_layout_never_changes_the_step(kind: Any, last: bool) -> None:
+    """A gradient or a loaded momentum laid out unlike its parameter still meets its element."""
+    momentum = 0.9 if kind == "sgd" else 0.0
+    recipe = Recipe(optimizer=kind, lr=0.1, momentum=momentum, weight_decay=0.01)
+    values = torch.sin(torch.arange(2 * 3 * 2 * 2.0)).view(2, 3, 2, 2)
+    layouts = [torch.contiguous_format, torch.channels_last]
+
+    def train(parameter_layout: Any, other_layout: Any) -> torch.Tensor:
+        parameter = nn.Parameter(values.clone(memory_format=parameter_layout))
+        optimizer = build_optimizer([parameter], recipe)
+        for step in range(4):
+            parameter.grad = (values * (step - 1)).contiguous(memory_format=other_layout)
+            optimizer.step()
+            state = optimizer.state_dict()
+            for held in state["state"].values():
+                for name, value in held.items():
+                    if value.dim() == 4:
+                        held[name] = value.contiguous(memory_format=other_layout)
+            optimizer.load_state_dict(state)
+        return parameter.detach().contiguous()
+
+    plain = train(torch.contiguous_format, torch.contiguous_format)
+    torch.testing.assert_close(train(layouts[last], layouts[not last]), plain)
+
+
+def test_a_parameter_with_gaps_is_trained_too() -> None:
+    parameter = torch.ones(2, 4)[:, ::2].requires_grad_()
+    optimizer = build_optimizer([parameter], Recipe(lr=0.5))
+    parameter.grad = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    optimizer.step()
+    assert parameter.tolist() == [[0.5, 0.0], [-0.5, -1.0]]
+
+
 def test_channels_last_from_three_convolutions_on_a_cpu() -> None:
     three = build("small-cnn", channels=1, size=8, classes=2, seed=0)
     two = build("simple-cnn", channels=1, size=16, classes=2, seed=0)
