@@ -71,17 +71,32 @@ class Schema:
 
 
 class _Store:
-    """Columns with spare room behind them; grown by doubling, shared by the values that view it."""
+    """Columns with spare room behind them, shared by the values that view it.
 
-    __slots__ = ("columns", "filled")
+    Stores of one `line` hold one growing sequence of rows: a longer value extends a shorter one.
+    """
 
-    def __init__(self, columns: dict[str, Tensor], filled: int) -> None:
+    __slots__ = ("columns", "filled", "line")
+
+    def __init__(self, columns: dict[str, Tensor], filled: int, line: object = None) -> None:
         self.columns = columns
         self.filled = filled
+        self.line = line or object()
 
-    @property
-    def room(self) -> int:
-        return len(self.columns["row"]) - self.filled
+    def has_room(self, rows: int) -> bool:
+        return len(self.columns["row"]) - self.filled >= rows
+
+    def grown(self, rows: int, capacity: int) -> _Store:
+        """The first `rows` rows with room for `capacity`; continues the line if they are newest."""
+        newest = self.filled == rows
+        bigger = {}
+        for name, column in self.columns.items():
+            room = column.new_empty((capacity, *column.shape[1:]))
+            room[:rows] = column[:rows]
+            bigger[name] = room
+        if newest:
+            self.filled = -1  # whoever appends to this store from now on starts a line of its own
+        return _Store(bigger, rows, self.line if newest else None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -247,24 +262,16 @@ class GroupedData:
         _check_same_kind(self, other)
         n, k = len(self), len(other)
         store = self._store
-        if store.filled != n or store.room < k:
-            store = self._grown(n + max(k, n // 2))
+        if store.filled != n or not store.has_room(k):
+            store = store.grown(n, n + max(k, n // 2))
         for name, column in other.columns().items():
             store.columns[name][n : n + k] = column
         store.filled = n + k
         return GroupedData(self.schema, store, n + k)
 
-    def _grown(self, capacity: int) -> _Store:
-        bigger = {}
-        for name, column in self.columns().items():
-            room = column.new_empty((capacity, *column.shape[1:]))
-            room[: len(self)] = column
-            bigger[name] = room
-        return _Store(bigger, len(self))
-
     def extends(self, other: GroupedData) -> bool:
         """Whether this value is `other` with rows appended, known without comparing rows."""
-        return self._store is other._store and len(self) >= len(other)
+        return self._store.line is other._store.line and len(self) >= len(other)
 
     def without(self, rows: Tensor) -> Tensor:
         """(M,) int64 positions, in order, of the rows whose identity is not in `rows`."""

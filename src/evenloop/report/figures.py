@@ -21,6 +21,7 @@ Floats = NDArray[np.float64]
 
 # Stand-ins in the drawing for the colours of the page's style sheet: the eight of Okabe and Ito,
 # which stay apart for colour-blind readers, and the ink.
+CROWDED = 5
 INK, FAINT = "#010101", "#020202"
 SERIES = tuple(f"#0{i}0{i}0f" for i in range(1, 9))
 STYLES: tuple[str, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)), "-")  # type: ignore[assignment]
@@ -75,8 +76,9 @@ def line_figure(
         _frame(axes, title, xlabel, ylabel)
         if zero:
             axes.axhline(0, color=FAINT, linewidth=0.8)
+        crowded = len(lines) > CROWDED
         for place, line in enumerate(lines):
-            _draw(axes, line, place)
+            _draw(axes, line, place, crowded)
         figure.legend(
             loc="outside lower center",
             ncols=2,
@@ -102,13 +104,18 @@ def _frame(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
         spine.set_color(FAINT)
 
 
-def _draw(axes: Axes, line: Line, place: int) -> None:
+def _draw(axes: Axes, line: Line, place: int, crowded: bool) -> None:
+    """A line with its band; where many lines share a panel, with limits at the last round only."""
     colour = INK if line.flat else SERIES[place % len(SERIES)]
     style = ":" if line.flat else STYLES[place % len(STYLES)]
     rounds = np.arange(len(line.value))
-    for run in line.thin:
+    for run in () if crowded else line.thin:
         axes.plot(np.arange(len(run)), run, color=colour, alpha=0.25, linewidth=0.6)
-    if line.low is not None and line.high is not None:
+    if line.low is not None and line.high is not None and crowded:
+        last = len(rounds) - 1
+        reach = np.abs([[line.value[-1] - line.low[-1]], [line.high[-1] - line.value[-1]]])
+        axes.errorbar([last + 0.12 * place], line.value[-1:], reach, color=colour, capsize=2)
+    elif line.low is not None and line.high is not None:
         axes.fill_between(rounds, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
     marker = "o" if len(rounds) < 3 else None
     axes.plot(

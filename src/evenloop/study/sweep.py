@@ -1,10 +1,14 @@
 """A sweep: one base experiment and named arms that each change some of its values.
 
-base: fig3-top-left:small
-seeds: 0..19
-arms:
-  argmax: {}
-  sample: {label_rule: sample}
+As a file::
+
+    base: fig3-top-left:small
+    seeds: 0..19
+    arms:
+      argmax: {}
+      sample: {label_rule: sample}
+
+Every arm runs on every seed.
 """
 
 from __future__ import annotations

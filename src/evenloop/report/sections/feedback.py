@@ -114,7 +114,7 @@ def _premise(study: Study) -> str:
     holds = worst == 0 or gaps[worst] <= gaps[0]
     if holds:
         return (
-            f"The theorem's premise: the gap to the training labels stays within its first value. "
+            "The theorem's premise: the gap to the training labels stays within its first value. "
             f"Measured: largest at round {worst}, {gaps[worst]:.3f}; the premise is not contradicted."
         )
     return (
@@ -149,7 +149,7 @@ def _figures(study: Study, name: str) -> list[str]:
         return replace(line, value=base + line.value)
 
     shares = [
-        study.line("predicted on audit", f"predicted share of {name}"),
+        study.line("predicted on audit", f"selection rate of {name}"),
         study.line("in the training labels", f"label share of {name}", "train"),
         shifted(first),
         shifted(largest),
