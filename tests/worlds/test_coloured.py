@@ -13,7 +13,7 @@ from PIL import Image
 
 from evenloop.groups import GroupIndex
 from evenloop.rng import Rng
-from evenloop.worlds.celeba import CelebA
+from evenloop.worlds.celeba_attributes import CelebAAttributes
 from evenloop.worlds.coloured import (
     ColoredMNIST,
     assign,
@@ -198,12 +198,14 @@ def write_celeba(folder: Path) -> None:
 
 def test_celeba_official_layout(tmp_path):
     write_celeba(tmp_path)
-    data = CelebA(tmp_path, size=16).load()
+    data = CelebAAttributes(tmp_path, size=16).load()
     assert data.x.shape == (6, 3, 16, 16)
     assert data.truth.tolist() == [0, 1, 0, 1, 0, 1]
     assert data.attribute("Male").tolist() == [0, 0, 0, 1, 1, 1]
     assert data.attribute("split").tolist() == [0, 0, 1, 1, 2, 2]
-    test = CelebA(tmp_path, size=16, split="test", groups=("Male", "Young"), limit=1).load()
+    test = CelebAAttributes(
+        tmp_path, size=16, split="test", groups=("Male", "Young"), limit=1
+    ).load()
     assert len(test) == 1
     assert int(test.x.float().mean()) == 160
 
@@ -211,11 +213,11 @@ def test_celeba_official_layout(tmp_path):
 def test_celeba_says_what_is_wrong(tmp_path):
     write_celeba(tmp_path)
     with pytest.raises(ValueError, match="did you mean 'Attractive'"):
-        CelebA(tmp_path, target="Atractive").load()
+        CelebAAttributes(tmp_path, target="Atractive").load()
     with pytest.raises(ValueError, match="must all be different"):
-        CelebA(tmp_path, target="Male")
+        CelebAAttributes(tmp_path, target="Male")
     with pytest.raises(ValueError, match="limit must be at least 1"):
-        CelebA(tmp_path, limit=0)
+        CelebAAttributes(tmp_path, limit=0)
     (tmp_path / "list_eval_partition.txt").write_text("000001.jpg 0\n")
     with pytest.raises(ValueError, match=r"does not name 5 pictures, first 000002\.jpg"):
-        CelebA(tmp_path).load()
+        CelebAAttributes(tmp_path).load()
