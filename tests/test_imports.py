@@ -57,7 +57,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": ASSEMBLED - {"build"},
     "build": ASSEMBLED,
     "study": ASSEMBLED | {"progress"},
-    "report": RUN | {"metrics", "config"},
+    "report": RUN | {"metrics", "config", "study"},
     "cli": ASSEMBLED | {"study", "report", "progress"},
     "__main__": {"cli"},
     "__init__": ASSEMBLED | {"study", "report"},
