@@ -119,7 +119,8 @@ class _Net:
         net = models.seeded(
             lambda: models.build(name, classes=self.classes, **shape, **options), rng.seed
         )
-        if len(self.shape) == 3 and self.normalisation is not None:
+        trains_itself = isinstance(net, models.Estimator)  # reads bytes as they are
+        if len(self.shape) == 3 and self.normalisation is not None and not trains_itself:
             return Pixels(net, *self.normalisation)
         return net
 
