@@ -200,6 +200,151 @@ def bound(
 
 
 @app.command()
+def compare(
+    folders: Annotated[list[Path], typer.Argument(help="Run folders; the first is the reference.")],
+    metric: Annotated[
+        list[str] | None, typer.Option("--metric", "-m", help="Metrics; default: all shared.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="audit or train.")] = "audit",
+    csv: Annotated[Path | None, typer.Option(help="Also write the table to this file.")] = None,
+) -> None:
+    """Compare finished runs, paired by seed: means, and differences from the first run."""
+    with _input():
+        from evenloop.commands.tables import comparison_lines
+        from evenloop.study.compare import arms_of, compare
+
+        table = compare(arms_of(folders), metric or (), split=split)
+    for line in comparison_lines(table, 0.95):
+        typer.echo(line)
+    if csv:
+        table.to_csv(csv, index=False)
+
+
+@app.command()
+def sweep(
+    source: Annotated[str, typer.Argument(help="A packaged sweep's name or a FILE.yaml.")],
+    settings: Settings = None,
+    out: Out = Path("runs"),
+    quiet: Quiet = False,
+    processes: Processes = None,
+) -> None:
+    """Run several arms of one experiment with the same seeds and compare them in pairs."""
+    with _input():
+        from evenloop.build import check
+        from evenloop.commands.tables import comparison_lines
+        from evenloop.study.compare import arms_of, compare
+        from evenloop.study.seeds import folder_of, run_seeds
+        from evenloop.study.sweep import load_sweep
+
+        plan = load_sweep(source, tuple(settings or ()))
+        for config in plan.arms.values():
+            check(config)
+    folders = {}
+    for name, config in plan.arms.items():
+        folders[name] = folder_of(config, out)
+        with _work(folders[name]), _view(config, quiet) as progress:
+            run_seeds(config, folders[name], progress=progress, processes=processes)
+    with _input():
+        arms = arms_of([*folders.values()], [*folders])
+        table = compare(arms, plan.metrics)
+    for line in comparison_lines(table, 0.95):
+        typer.echo(line)
+    for name, folder in folders.items():
+        typer.echo(f"{name}: {folder}")
+
+
+@app.command()
+def audit(
+    predictions: Annotated[Path, typer.Argument(help="A CSV or Parquet file, a row per item.")],
+    truth: Annotated[str, typer.Option(help="Column of true labels.")] = "y_true",
+    predicted: Annotated[str, typer.Option(help="Column of predicted labels.")] = "y_pred",
+    by: Annotated[
+        list[str] | None, typer.Option("--by", help="Group column; repeat for several.")
+    ] = None,
+    min_support: Annotated[int, typer.Option(min=1, help="Fewest items behind a rate.")] = 1,
+) -> None:
+    """Rates of every group in a file of predictions, with counts, and the gaps between groups."""
+    with _input():
+        if not by:
+            _fail("name at least one group column with --by", 2)
+        from evenloop.commands.audit import audit_file
+        from evenloop.commands.tables import lines
+
+        found = audit_file(
+            predictions, truth=truth, predicted=predicted, by=by, min_support=min_support
+        )
+    for table in (found.rates, found.gaps):
+        typer.echo("\n".join(lines(table)))
+        typer.echo("")
+
+
+data_app = typer.Typer(help="Data sets: list, fetch and check them.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+
+@data_app.command("list")
+def data_list() -> None:
+    """Every data set by name, with what it is."""
+    from evenloop import worlds
+
+    for name in worlds.names():
+        typer.echo(f"{name:<16} {worlds.WORLDS[name].about.what}")
+
+
+@data_app.command("card")
+def data_card(name: str) -> None:
+    """What a data set is, its licence, and how its groups were obtained."""
+    with _input():
+        from evenloop import worlds
+
+        typer.echo(worlds.card(name))
+
+
+@data_app.command("get")
+def data_get(
+    name: str, root: Annotated[Path | None, typer.Option(help="Where to; default: cache.")] = None
+) -> None:
+    """Fetch a data set that has a public download; an interrupted one is continued."""
+    with _input():
+        from evenloop import worlds
+
+        if name not in worlds.REMOTE:
+            known = ", ".join(sorted(worlds.REMOTE))
+            _fail(
+                f"{name!r} has no public download; pass root= with your copy. With one: {known}", 2
+            )
+    try:
+        place = worlds.get(name, root)
+    except (OSError, ValueError) as error:
+        _fail(f"{name} was not fetched: {error}", 1)
+    typer.echo(str(place))
+
+
+@data_app.command("check")
+def data_check(
+    name: str,
+    settings: Annotated[
+        list[str] | None, typer.Argument(help="Its settings, as key=value.")
+    ] = None,
+) -> None:
+    """Read a data set whole and show its size, classes and groups."""
+    with _input():
+        from evenloop import worlds
+        from evenloop.config import pairs
+
+        typer.echo(worlds.summary(worlds.build(name, **pairs(settings or [])).load()))
+
+
+@app.command()
+def doctor() -> None:
+    """What this machine and installation can do."""
+    from evenloop.commands.doctor import findings
+
+    for what, finding in findings():
+        typer.echo(f"{what:<18} {finding}")
+
+
+@app.command()
 def demo(out: Out = Path("runs"), quiet: Quiet = False, processes: Processes = None) -> None:
     """Label feedback on real handwritten digits, several rounds and seeds, with a report."""
     with _input():

@@ -25,6 +25,7 @@ __all__ = [
     "RunConfig",
     "construct",
     "load",
+    "pairs",
     "preset_folder",
     "preset_names",
 ]
@@ -152,11 +153,8 @@ def load(source: str, overrides: Sequence[str] = ()) -> RunConfig:
     for key in ("net", "recipe"):
         if isinstance(raw.get(key), str):
             raw[key] = {"name" if key == "net" else "base": raw[key]}
-    for text in overrides:
-        key, sep, value = text.partition("=")
-        if not sep or not key:
-            raise ConfigError(f"{text!r} is not key=value")
-        _set(raw, key, _value(key, value))
+    for key, value in pairs(overrides).items():
+        _set(raw, key, value)
     _shares(raw)
     raw["seeds"] = _seeds(raw.get("seeds", 1))
     return _checked(raw)
@@ -197,6 +195,24 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         else:
             out[key] = value
     return out
+
+
+def pairs(settings: Sequence[str]) -> dict[str, Any]:
+    """Values by key of `key=value` texts; a later one replaces an earlier one.
+
+    >>> pairs(["rounds=5", "track=dog", "hidden=[8, 8]"])
+    {'rounds': 5, 'track': 'dog', 'hidden': [8, 8]}
+
+    Raises:
+        ConfigError: a text without a key or a sign, or a value that is not YAML.
+    """
+    found = {}
+    for text in settings:
+        key, sign, value = text.partition("=")
+        if not sign or not key:
+            raise ConfigError(f"{text!r} is not key=value")
+        found[key] = _value(key, value)
+    return found
 
 
 def _value(key: str, text: str) -> Any:

@@ -13,7 +13,7 @@ Every arm runs on every seed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,11 @@ from typing import Any
 import yaml
 
 from evenloop.config import ConfigError, RunConfig, load, preset_folder
-from evenloop.study.seeds import Progress, folder_of, run_seeds
 from evenloop.words import nearest
 
-__all__ = ["Sweep", "load_sweep", "run_sweep", "sweep_names"]
+__all__ = ["Sweep", "load_sweep", "sweep_names"]
 
+DOCUMENT_END = "...\n"
 KEYS = {"about", "base", "arms", "seeds", "set", "metrics"}
 
 
@@ -75,30 +75,6 @@ def load_sweep(source: str, overrides: tuple[str, ...] = ()) -> Sweep:
 
 
 def _pairs(values: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{key}={yaml.safe_dump(value, default_flow_style=True).strip().removesuffix('...').strip()}"
-        for key, value in values.items()
-    ]
-
-
-def run_sweep(
-    sweep: Sweep,
-    out: Path,
-    *,
-    started: Callable[[str, RunConfig], Progress | None] | None = None,
-    processes: int | None = None,
-) -> dict[str, Path]:
-    """Run or resume every arm; the study folder of each by name.
-
-    Args:
-        sweep: what to run.
-        out: where study folders are made.
-        started: told of each arm before it starts; what it returns is told of its progress.
-        processes: most processes at a time.
-    """
-    folders = {}
-    for name, config in sweep.arms.items():
-        folders[name] = folder_of(config, out)
-        told = started(name, config) if started else None
-        run_seeds(config, folders[name], progress=told, processes=processes)
-    return folders
+    """The values as the `key=value` texts that `load` takes."""
+    texts = {key: yaml.safe_dump(value, default_flow_style=True) for key, value in values.items()}
+    return [f"{key}={text.removesuffix(DOCUMENT_END).strip()}" for key, text in texts.items()]
