@@ -15,6 +15,7 @@ from evenloop.audit import Audit
 from evenloop.claims import Claim, ExcessGapClaim, FeedbackClaim
 from evenloop.config import ConfigError, RunConfig, construct
 from evenloop.data import GroupedData
+from evenloop.fit import TrainsItself
 from evenloop.loop import Loop, World, chain
 from evenloop.models import Pixels
 from evenloop.recipe import RECIPES, Recipe
@@ -88,7 +89,9 @@ def check(config: RunConfig) -> None:
     job = assemble(config, config.seeds[0])
     try:
         state = job.loop.init(job.world, None, Rng.of(0).at("check"))
-        job.world.net(Rng.of(0).at("check"))(job.world.data.x[:2])
+        net = job.world.net(Rng.of(0).at("check"))
+        if not isinstance(net, TrainsItself):
+            net(job.world.data.x[:2])
     except ValueError as error:
         raise ConfigError(str(error)) from None
     recipe, n = job.world.recipe, len(state.data)
@@ -119,8 +122,8 @@ class _Net:
         net = models.seeded(
             lambda: models.build(name, classes=self.classes, **shape, **options), rng.seed
         )
-        trains_itself = isinstance(net, models.Estimator)  # reads bytes as they are
-        if len(self.shape) == 3 and self.normalisation is not None and not trains_itself:
+        whole = isinstance(net, TrainsItself)  # it reads bytes as they are
+        if len(self.shape) == 3 and self.normalisation is not None and not whole:
             return Pixels(net, *self.normalisation)
         return net
 
