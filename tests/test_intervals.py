@@ -279,6 +279,17 @@ def test_percentile_limits_cover_a_smooth_statistic() -> None:
     assert 0.89 < held / 300 < 0.98
 
 
+def test_percentile_limits_pass_over_resamples_without_a_value() -> None:
+    """One of two items is positive: a quarter of the resamples have none to be right about."""
+    found = percentile_bootstrap(
+        np.array([[[1, 0], [0, 1]]]),
+        lambda t: t[..., 1, 1] / np.where((n := t[..., 1, :].sum(-1)) > 0, n, np.nan),
+        rng=RNG,
+        resamples=200,
+    )
+    assert [float(x[0]) for x in found] == [1, 1, 1]
+
+
 def test_percentile_limits_of_an_undefined_statistic_are_missing() -> None:
     found = percentile_bootstrap(
         TABLE, lambda t: np.full(t.shape[:2], np.nan), rng=RNG, resamples=5

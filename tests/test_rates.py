@@ -131,6 +131,9 @@ def test_a_missing_group_is_unknown_and_joins_those_called_so() -> None:
     counts = group_counts(TRUTH, GUESS, {"sex": ["f", None, "m", float("nan"), "unknown", pd.NA]})
     assert counts["sex"].groups == ("f", "m", "unknown")
     assert counts["sex"].support.tolist() == [1, 1, 4]
+    text = group_counts([0, 1, 1], [0, 1, 0], ["z", float("nan"), "unknown"])
+    assert text["group"].groups == ("unknown", "z")
+    assert text["group"].support.tolist() == [2, 1]
     numbers = group_counts(TRUTH, GUESS, np.array([1.0, np.nan, 2.0, 2.0, 1.5, 1.0]))
     assert numbers["group"].groups == ("1", "1.5", "2", "unknown")
     assert numbers["group"].support.tolist() == [2, 1, 2, 1]

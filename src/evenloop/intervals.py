@@ -329,7 +329,6 @@ def resample(table: NDArray[np.integer], resamples: int, rng: Rng) -> Ints:
     flat = table.reshape(len(table), -1)
     size = flat.sum(1)
     share = flat / np.maximum(size, 1)[:, None]
-    share[size == 0, 0] = 1.0
     drawn = rng.numpy().multinomial(size, share, size=(resamples, len(table)))
     return np.asarray(drawn.reshape(resamples, *table.shape), np.int64)
 

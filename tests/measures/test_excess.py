@@ -88,7 +88,7 @@ def test_the_verdict_needs_the_limits_on_its_side() -> None:
     counts = pair(dense, sparse, group, groups=2)
     verdict = {
         tolerance: excess_gap(*counts[:2], tolerance=tolerance, lost=counts[2])
-        for tolerance in (0.0, 0.1, 0.5)
+        for tolerance in (0.0, 0.11, 0.5)
     }
     assert [v.says for v in verdict.values()] == ["exceeds", "inconclusive", "within"]
     assert verdict[0.0].by_group == ("within", "exceeds")

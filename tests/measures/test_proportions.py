@@ -12,9 +12,11 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, precision_score
 
 from evenloop.counts import Counts, Moments
 from evenloop.groups import GroupIndex
+from evenloop.intervals import Bounded, difference, wilson
 from evenloop.measures import (
     Estimate,
     accuracy,
+    accuracy_parity,
     bias,
     cell_accuracy,
     error_rate,
@@ -244,6 +246,29 @@ def test_limits_of_the_worst_group_cover_the_true_worst() -> None:
         found = worst_group_accuracy(Counts(table, tuple("abcde"), ("0", "1")))
         held += bool(found.low[0] <= 0.8 <= found.high[0])
     assert held / 300 > 0.94
+
+
+def test_limits_of_the_worst_group_are_those_of_all_groups_at_once() -> None:
+    found = worst_group_accuracy(WITHOUT_B)
+    both = wilson([7, 3], [9, 4], comparisons=2)
+    assert (found.low[0], found.high[0]) == (both.low.min(), both.high.min())
+    assert found.method == "Wilson, Bonferroni over 2"
+
+
+def test_limits_of_a_spread_are_those_of_all_pairs_at_once() -> None:
+    counts = random_counts(3, 2, 8)
+    want = wilson([*map(np.trace, counts.table)], counts.support, comparisons=3)
+    gap = spread(partial(accuracy, counts))
+    high, low = int(want.value.argmax()), int(want.value.argmin())
+    widest = difference(
+        Bounded(*(part[high] for part in want)), Bounded(*(part[low] for part in want))
+    )
+    assert gap.between == (counts.groups[high], counts.groups[low])
+    assert gap.value == pytest.approx(float(widest.value))
+    assert gap.high >= widest.high
+    assert gap.low >= widest.low
+    assert gap.method == "MOVER of Wilson, Bonferroni over 3"
+    assert gap.high == pytest.approx(accuracy_parity(counts).difference().high)
 
 
 def test_macro_means_are_sklearns_where_every_class_occurs() -> None:

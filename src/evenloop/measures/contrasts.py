@@ -51,8 +51,8 @@ def against_all(rate: Bounded, rest: Bounded, share: Floats, kind: Kind) -> Boun
         back = Bounded(-apart.value, -apart.high, -apart.low)
     else:
         with np.errstate(divide="ignore", invalid="ignore"):
-            fold = [1 / (share + (1 - share) / part) for part in ratio(rate, rest)]
-            apart = Bounded(*fold)
+            inverse = [1 / (share + (1 - share) / part) for part in ratio(rate, rest)]
+            apart = Bounded(*inverse)
             back = Bounded(1 / apart.value, 1 / apart.high, 1 / apart.low)
     return Bounded(*(np.stack(pair, -1) for pair in zip(apart, back, strict=True)))
 
