@@ -344,6 +344,36 @@ def doctor() -> None:
         typer.echo(f"{what:<18} {finding}")
 
 
+plan_app = typer.Typer(help="What a choice can and cannot do, before a run.", no_args_is_help=True)
+app.add_typer(plan_app, name="plan")
+
+
+@plan_app.command("reparation")
+def plan_reparation(
+    share: Annotated[str, typer.Option(help="Share of every stratum, comma-separated.")],
+    batch: Annotated[int, typer.Option(min=1, help="Rows of a batch.")] = 256,
+    budget: Annotated[str, typer.Option(help="Rows drawn beyond it: a count or 25%.")] = "25%",
+    ideal: Annotated[str, typer.Option(help="Target shares; default: uniform.")] = "",
+    fill: Annotated[
+        str, typer.Option(help="unfiltered, surplus, reject or repeat.")
+    ] = "unfiltered",
+    names: Annotated[str, typer.Option(help="Names of the strata, comma-separated.")] = "",
+) -> None:
+    """STAR: which strata of a skewed source a budget fills, and the mix a batch ends with."""
+    with _input():
+        from evenloop.commands.plan import reparation_lines
+
+        numbers = [[float(v) for v in text.split(",") if v.strip()] for text in (share, ideal)]
+        labels = [name.strip() for name in names.split(",") if name.strip()]
+        found = list(
+            reparation_lines(
+                numbers[0], batch=batch, budget=budget, ideal=numbers[1], fill=fill, names=labels
+            )
+        )
+    for line in found:
+        typer.echo(line)
+
+
 @app.command()
 def demo(out: Out = Path("runs"), quiet: Quiet = False, processes: Processes = None) -> None:
     """Label feedback on real handwritten digits, several rounds and seeds, with a report."""

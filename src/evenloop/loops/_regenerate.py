@@ -20,6 +20,7 @@ from evenloop.heads import features_of
 from evenloop.heuristics.frechet import frechet_by_group
 from evenloop.heuristics.population import population
 from evenloop.loop import Notes, State, World
+from evenloop.measures.shares import divergence
 from evenloop.models.generators import FitsItself, build_generator, check_samples
 from evenloop.models.outputs import with_outputs
 from evenloop.models.vae import Vae, conditioned
@@ -172,6 +173,14 @@ class Generation:
         labels = predict(teacher, x).argmax(1)
         self.counts["population"] = Counts.of(labels, first.argmax(1), groups, self.classes)
         self.samples = self._shown(x, labels * groups.size + groups.cell)
+        shares = {
+            **dict(zip(("annotated " + c for c in self.classes), seen.label_share, strict=True)),
+            **dict(zip(("taught " + c for c in self.classes), self._taught(labels), strict=True)),
+            **dict(zip(groups.names, seen.group_share, strict=True)),
+            **dict(zip(self.strata.names, seen.strata / len(x), strict=True)),
+        }
+        self.values |= {f"share of {name}": float(share) for name, share in shares.items()}
+        self.values["divergence from ideal"] = divergence(seen.strata.cpu(), self.loop.ideal).kl
         for name, margin, sure in zip(groups.names, seen.margin, seen.sure, strict=True):
             self.values[f"margin.{name}"] = float(margin)
             self.values[f"sure.{name}"] = int(sure)
@@ -182,6 +191,9 @@ class Generation:
             far = frechet_by_group(real, self.groups.take(index), made, groups.take(index))
             for name, distance in zip(groups.names, far, strict=True):
                 self.values[f"frechet.{name}"] = float(distance)
+
+    def _taught(self, labels: Tensor) -> Tensor:
+        return torch.bincount(labels, minlength=len(self.classes)) / len(labels)
 
     def _shown(self, x: Tensor, cell: Tensor) -> dict[str, Tensor] | None:
         """A few pictures of each stratum, for the record."""
