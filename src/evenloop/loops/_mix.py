@@ -1,0 +1,369 @@
+"""The parts of a round of `mix`: rows, held-out rows, the method's batches and costs, notes.
+
+Private to `evenloop.loops.mix`, which says in what order they come.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from evenloop.counts import Counts
+from evenloop.data import GroupedData, Origin
+from evenloop.fit import Fit, predict
+from evenloop.groups import LABEL, TRUTH, GroupIndex
+from evenloop.heuristics.bootstrap import resampled
+from evenloop.loop import Notes, State, World
+from evenloop.objectives.group_dro import GroupDRO
+from evenloop.objectives.reweight import Reweight
+from evenloop.rng import Rng
+from evenloop.samplers.averaged import Averaged, Ema
+from evenloop.samplers.balanced import CellBalanced, Rows, top_up
+from evenloop.samplers.cells import GENERATED, REAL, CellIndex
+from evenloop.samplers.fairbatch import FairBatchSampler
+from evenloop.samplers.ratios import RatioBatchSampler
+from evenloop.samplers.shares import Ratios
+from evenloop.samplers.validation import Validation
+from evenloop.seams import Objective, Sampler
+
+if TYPE_CHECKING:
+    from evenloop.loops.mix import Mix
+
+__all__ = ["KEY", "Mixture", "check_world", "first_rows", "group_columns"]
+
+KEY = "mix"
+ON_REAL_ROWS = ("real", "balanced", "reweight", "fairbatch", "group_dro")
+NEEDS_GENERATED = ("generated", "pooled", "topped_up", "balanced_mixed")
+Arm = tuple[Sampler | None, Objective | None, tuple[str, ...], GroupedData]
+
+
+def group_columns(world: World) -> tuple[str, ...]:
+    """The attributes among the world's columns.
+
+    Raises:
+        ValueError: there is none.
+    """
+    columns = tuple(name for name in world.by if name not in (LABEL, TRUTH))
+    if not columns:
+        raise ValueError(f"mix needs by= with at least one attribute, got by={world.by}")
+    return columns
+
+
+def first_rows(data: GroupedData, rows: int) -> GroupedData:
+    """The first `rows` real rows and every generated one; all for 0.
+
+    Raises:
+        ValueError: there are fewer real rows.
+    """
+    if not rows:
+        return data
+    made = data.origin == int(Origin.GENERATED)
+    if rows > int((~made).sum()):
+        raise ValueError(f"rows={rows}, but the train side has {int((~made).sum())} real rows")
+    return data.take((made | ((~made).cumsum(0) <= rows)).nonzero().flatten())
+
+
+def check_world(loop: Mix, world: World, data: GroupedData) -> None:
+    """Everything that would stop the first round.
+
+    Raises:
+        ValueError: no attribute in `by`, an unknown positive class, a batch smaller than the number
+            of cells, or a method that needs generated rows where there are none.
+    """
+    cells = CellIndex.of(data, group_columns(world))
+    if loop.uses_positive:
+        data.schema.klass(loop.positive)
+    present = int(cells.present.sum())
+    if world.recipe.batch < present:
+        raise ValueError(
+            f"batch={world.recipe.batch} is smaller than the {present} cells of label and group; "
+            f"set batch to at least {present}"
+        )
+    made = bool(cells.counts[GENERATED].any()) or loop.generator != "none"
+    if loop.method in NEEDS_GENERATED and not made:
+        raise ValueError(
+            f"method={loop.method} needs generated rows: set generator=smoothed (tables) or "
+            "generated= files of the run"
+        )
+
+
+class Mixture:
+    """One round's rows and ratios, and what it has to report."""
+
+    def __init__(self, loop: Mix, world: World, state: State, round: int, rng: Rng) -> None:
+        self.loop, self.world, self.round, self.rng = loop, world, round, rng
+        self.columns = group_columns(world)
+        self.before, self.schema = state, state.data.schema
+        self.said: list[str] = []
+        kept: Mapping[str, Any] = state.extra.get(KEY, {})
+        self.goes_on = bool(kept) and not loop.restart
+        self.data, self.held = self._rows(state.data, kept)
+        trained = torch.ones(len(self.data), dtype=torch.bool)
+        trained[self.held] = False
+        self.training = self.data.take(trained.nonzero().flatten())
+        self.cells = CellIndex.of(self.training, self.columns)
+        self.kept_ratios = False
+        with self._listening():
+            self.ratios = self._ratios()
+        if "ratios" in kept:
+            self.ratios.load_state_dict(kept["ratios"])
+        self.kept = kept
+        self.sampler: Sampler | None = None
+        self.ema: Ema | None = None
+
+    # -- rows ---------------------------------------------------------------------------------
+
+    def _rows(self, data: GroupedData, kept: Mapping[str, Any]) -> tuple[GroupedData, Tensor]:
+        """All rows of the round and the positions of those held out."""
+        if self.goes_on:
+            return data, kept["held"]
+        held = self._drawn(data, torch.arange(len(data)), "held")
+        made = data.origin == int(Origin.GENERATED)
+        if self.loop.generator == "none" or bool(made.any()):
+            return data, held
+        free = torch.ones(len(data), dtype=torch.bool)
+        free[held] = False
+        new = self._generate(data.take(free.nonzero().flatten()))
+        start, data = len(data), data.append(new)
+        more = self._drawn(data, torch.arange(start, len(data)), "held generated")
+        return data, torch.cat([held, more])
+
+    def _drawn(self, data: GroupedData, rows: Tensor, stream: str) -> Tensor:
+        """Positions held out among `rows`: the same share of every cell, never its last row."""
+        cells = CellIndex.of(data.take(rows), self.columns)
+        names = tuple(map(str, range(cells.sources * cells.size)))
+        groups = GroupIndex(cells.place, names)
+        count = groups.count()
+        wanted = (count * self.loop.validation).ceil().long().minimum((count - 1).clamp_min(0))
+        picked = groups.draw(wanted, self.rng.at(stream).gen())
+        return rows[picked.sort().values]
+
+    def _generate(self, rows: GroupedData) -> GroupedData:
+        """New rows of every cell, made from real training rows alone."""
+        groups = GroupIndex.of(rows, (LABEL, *self.columns))
+        assert self.loop.generator != "none"
+        x, cell = resampled(
+            rows.x,
+            groups,
+            self.loop.generated,
+            generator=self.rng.at("generator").gen(),
+            kind=self.loop.generator,
+            noise=self.loop.noise,
+        )
+        # A made row has the label and groups it was asked for; other attributes come from a row
+        # of the cell, so that every column has a value.
+        like = rows.take(_first_of(groups)[cell])
+        codes = {a.name: like.attribute(a.name) for a in self.schema.attributes}
+        return GroupedData.of(
+            x, like.y, codes, self.schema, origin=Origin.GENERATED, born=self.round
+        )
+
+    # -- ratios -------------------------------------------------------------------------------
+
+    def _ratios(self) -> Ratios:
+        loop = self.loop
+        real_only = loop.method == "real_ratios" or not bool(self.cells.counts[GENERATED].any())
+        start: Any = 1.0 if real_only else loop.mu_init
+        return Ratios(
+            self.cells,
+            mu_init=start,
+            lambda_init=loop.lambda_init,
+            lambda_min=loop.lambda_min,
+            mu_min=0.0 if real_only else loop.mu_min,
+        )
+
+    def scouted(self) -> Mixture:
+        """This round with ratios that a first model has learned and that move no more."""
+        if self.goes_on:
+            self.kept_ratios = True
+            return self
+        model = self.world.net(self.rng.at("scout"))
+        sampler, objective, by, rows = self.arm(model)
+        self.fit(model, rows, by, self.rng.at("fit", "scout"), sampler, objective)
+        self.sampler, self.kept_ratios = None, True
+        return self
+
+    def validation(self) -> Validation:
+        """The held-out rows, generated ones included."""
+        held = self.data.take(self.held)
+        return Validation(held.x, CellIndex.of(held, self.columns))
+
+    # -- training -----------------------------------------------------------------------------
+
+    def model(self) -> nn.Module:
+        """A new model, or a copy of the last round's to train on."""
+        if not self.goes_on:
+            return self.world.net(self.rng.at("net"))
+        models = self.before.models
+        return copy.deepcopy(models.get("raw", models["classifier"]))
+
+    def arm(self, model: nn.Module) -> Arm:
+        """What the method puts in a batch, what that costs, its cells and its rows."""
+        loop, rng, cells = self.loop, self.rng, self.cells
+        real = (cells.source == REAL).nonzero().flatten()
+        rows = self.training.take(real) if loop.method in ON_REAL_ROWS else self.training
+        sampler: Sampler | None = None
+        objective: Objective | None = None
+        by = (LABEL, *self.columns)
+        every, length = torch.arange(len(self.training)), len(real)
+        generator = rng.at("sampler").gen()
+        if loop.method in ("ratios", "real_ratios", "frozen", "fixed"):
+            sampler = self._ratio_sampler(model, generator)
+        elif loop.method in ("real", "reweight", "group_dro"):
+            sampler = Rows(torch.arange(length))
+        elif loop.method in ("generated", "pooled"):
+            made = (cells.source == GENERATED).nonzero().flatten()
+            sampler = Rows(made if loop.method == "generated" else every, length=length)
+        elif loop.method == "topped_up":
+            picked, short = top_up(cells, generator)
+            if bool(short.any()):
+                self.said.append(f"topping up lacked {int(short.sum())} generated rows")
+            sampler = Rows(picked, length=length)
+        elif loop.method == "balanced":
+            sampler = CellBalanced(cells.take(real), generator=generator)
+        elif loop.method == "balanced_mixed":
+            sampler = CellBalanced(cells, generator=generator, sources=(REAL, GENERATED))
+        else:
+            sampler = self._fairbatch(cells.take(real), generator)
+        if loop.method == "reweight":
+            objective = Reweight()
+        if loop.method == "group_dro":
+            objective = GroupDRO(loop.dro_rate)
+        self.sampler = sampler
+        if loop.ema:
+            self.ema = Ema(loop.ema)
+            sampler = Averaged(sampler, self.ema)
+        return sampler, objective, by, rows
+
+    def _ratio_sampler(self, model: nn.Module, generator: torch.Generator) -> RatioBatchSampler:
+        with self._listening():
+            model.to(self.world.recipe.device)
+            controller = self.loop.controller(self, model, self.rng.at("updates"))
+        if controller is not None and self.goes_on and "controller" in self.kept:
+            controller.load_state_dict(self.kept["controller"])
+        return RatioBatchSampler(
+            self.cells,
+            self.ratios,
+            self.world.recipe.batch,
+            generator=generator,
+            rounding=self.loop.rounding,
+            controller=controller,
+        )
+
+    def _fairbatch(self, cells: CellIndex, generator: torch.Generator) -> FairBatchSampler:
+        loop = self.loop
+        positive = self.schema.klass(loop.positive) if loop.uses_positive else 1
+        assert loop.fairness in ("eqodds", "eqopp", "dp")
+        sampler = FairBatchSampler(
+            cells,
+            self.world.recipe.batch,
+            generator=generator,
+            measure=loop.fairness,
+            alpha=loop.alpha,
+            positive=positive,
+        )
+        if "fairbatch" in self.kept and self.goes_on:
+            sampler.share = self.kept["fairbatch"].clone()
+        return sampler
+
+    def fit(
+        self,
+        model: nn.Module,
+        rows: GroupedData,
+        by: tuple[str, ...],
+        rng: Rng,
+        sampler: Sampler | None,
+        objective: Objective | None,
+    ) -> Fit:
+        """Train by the world's recipe over the cells of `by`."""
+        world = replace(self.world, by=by)
+        with self._listening():
+            done = world.fit(model, rows, rng=rng, sampler=sampler, objective=objective)
+        inner = self.sampler
+        if isinstance(inner, RatioBatchSampler) and inner.controller is not None:
+            inner.controller.close()
+        return done
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        """What the samplers warn of (missing cells, short pools) becomes an alarm of the round."""
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always", UserWarning)
+            yield
+        for warning in heard:
+            if warning.category is UserWarning:
+                self.said.append(str(warning.message))
+            else:
+                warnings.warn_explicit(
+                    warning.message, warning.category, warning.filename, warning.lineno
+                )
+
+    # -- results ------------------------------------------------------------------------------
+
+    def state(self, model: nn.Module) -> State:
+        """What crosses to the next round."""
+        kept: dict[str, Any] = {"held": self.held, "ratios": self.ratios.state_dict()}
+        inner = self.sampler
+        if isinstance(inner, RatioBatchSampler) and inner.controller is not None:
+            kept["controller"] = inner.controller.state_dict()
+        if isinstance(inner, FairBatchSampler):
+            kept["fairbatch"] = inner.share.clone()
+        models = {**self.before.models, "classifier": model}
+        if self.ema is not None:
+            averaged = copy.deepcopy(model)
+            self.ema.copy_to(averaged)
+            models |= {"classifier": averaged, "raw": model}
+        return State(self.data, models, {**self.before.extra, KEY: kept})
+
+    def notes(self, model: nn.Module) -> Notes:
+        """Shares, what was really drawn, held-out accuracy, label agreement of generated rows."""
+        values: dict[str, float | int | str] = {"method": self.loop.method}
+        names, inner = self.cells.names, self.sampler
+        lam: Tensor | None = None
+        if isinstance(inner, RatioBatchSampler):
+            lam = self.ratios.lam
+            for name, share in zip(names, self.ratios.mu.flatten().tolist(), strict=True):
+                values[f"mu {name}"] = share
+            drawn = inner.counts.flatten(1)
+            for name, real, made in zip(names, *drawn.tolist(), strict=True):
+                values[f"drawn real {name}"], values[f"drawn generated {name}"] = real, made
+            values["share of generated rows drawn"] = float(drawn[GENERATED].sum() / drawn.sum())
+            if inner.last is not None:
+                values |= {"outer": inner.last.value, "loss gap": inner.last.gap}
+                values["updates"] = inner.last.update
+        if isinstance(inner, FairBatchSampler):
+            lam = inner.share
+        if lam is not None:
+            for name, share in zip(names, lam.flatten().tolist(), strict=True):
+                values[f"lambda {name}"] = share
+        return Notes(values, self._counts(model), alarms=tuple(dict.fromkeys(self.said)))
+
+    def _counts(self, model: nn.Module) -> dict[str, Counts]:
+        """Real held-out rows and generated rows by cell, against the label each was asked for."""
+        held = self.data.take(self.held)
+        real = held.take((held.origin != int(Origin.GENERATED)).nonzero().flatten())
+        made = self.data.origin == int(Origin.GENERATED)
+        tables = {"held out": real}
+        if bool(made.any()):
+            tables["generated"] = self.data.take(made.nonzero().flatten())
+        return {name: self._table(model, rows) for name, rows in tables.items()}
+
+    def _table(self, model: nn.Module, rows: GroupedData) -> Counts:
+        groups = GroupIndex.of(rows, (LABEL, *self.columns))
+        said = predict(model, rows.x, batch=self.world.recipe.eval_batch).argmax(1)
+        return Counts.of(said.to(rows.y.device), rows.y, groups, self.schema.classes)
+
+
+def _first_of(groups: GroupIndex) -> Tensor:
+    """(G,) position of the first row of each cell; 0 for a cell without rows."""
+    order = torch.argsort(groups.cell, stable=True)
+    count = groups.count()
+    first = (count.cumsum(0) - count).clamp_max(len(order) - 1)
+    return order[first]

@@ -1,0 +1,232 @@
+"""Mixing as a loop: every method trains, ratios cross rounds, held-out rows stay out."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from evenloop.audit import Audit
+from evenloop.data import GroupedData, Origin
+from evenloop.loop import Loop, World, run
+from evenloop.loops.mix import METHODS, Mix
+from evenloop.rng import Rng
+from evenloop.samplers.cells import CellIndex
+from stand_ins import small_world
+
+QUICK = {"generator": "smoothed", "generated": 30, "per_cell": 4}
+
+
+def smoke() -> tuple[Loop, World, Audit]:
+    world, audit = small_world(300)
+    return Mix(**QUICK, rows=100, ema=0.9), world, audit
+
+
+def step(loop: Mix, world: World, rounds: int = 1):
+    state, notes = loop.init(world, None, Rng.of(0)), None
+    for r in range(rounds):
+        state, notes = loop.step(world, state, r, Rng.of(3).at("round", r))
+    return state, notes
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_and_says_what_it_did(method):
+    world, audit = small_world(300)
+    record = run(Mix(method=method, **QUICK), world, audit, rounds=2)
+    last = record.rows[-1]
+    assert last.values["method"] == method
+    assert last.counts["audit"].total == 75
+    assert last.sizes["generated"] == 120
+    assert last.counts["held out"].total > 0
+    assert last.counts["generated"].total == 120
+    if method in ("ratios", "frozen", "fixed", "real_ratios", "fairbatch"):
+        shares = [v for k, v in last.values.items() if k.startswith("lambda ")]
+        assert sum(shares) == pytest.approx(2.0)
+
+
+def test_ratios_move_with_learning_only():
+    world, _ = small_world(300)
+    moved = step(Mix(**QUICK, ratio_lr=0.1), world)[1].values
+    fixed = step(Mix(**QUICK, method="fixed", mu_init=0.3), world)[1].values
+    assert [v for k, v in fixed.items() if k.startswith("mu ")] == pytest.approx([0.3] * 4)
+    assert all(v != 0.5 for k, v in moved.items() if k.startswith("mu "))
+    assert moved["updates"] == 22
+
+
+def test_frozen_ends_with_the_ratios_its_scout_learned():
+    world, _ = small_world(300)
+    first, one = step(Mix(**QUICK, method="frozen", ratio_lr=0.1), world)
+    second, two = Mix(**QUICK, method="frozen", ratio_lr=0.1).step(world, first, 1, Rng.of(9))
+    shares = [
+        {k: v for k, v in notes.values.items() if k[:2] in ("mu", "la")} for notes in (one, two)
+    ]
+    assert shares[0] == shares[1]
+    assert any(v not in (0.5, 1.0) for k, v in shares[0].items() if k.startswith("mu "))
+    assert second.models["classifier"] is not first.models["classifier"]
+
+
+def test_real_ratios_draw_no_generated_row():
+    world, _ = small_world(300)
+    assert (
+        step(Mix(**QUICK, method="real_ratios"), world)[1].values["share of generated rows drawn"]
+        == 0
+    )
+
+
+def test_held_out_rows_are_a_share_of_every_cell_and_stay_held_out():
+    world, _ = small_world(400)
+    loop = Mix(**QUICK, validation=0.25)
+    first, _ = step(loop, world)
+    second, _ = loop.step(world, first, 1, Rng.of(8))
+    held = first.extra["mix"]["held"]
+    assert torch.equal(held, second.extra["mix"]["held"])
+    cells = CellIndex.of(first.data, ["sex"])
+    share = torch.bincount(cells.place[held], minlength=8) / cells.counts.flatten()
+    assert ((share >= 0.25) & (share < 0.3)).all()
+
+
+def test_generated_rows_are_made_from_training_rows_alone():
+    world, _ = small_world(400)
+    state, _ = step(Mix(generator="smoothed", generated=50, noise=0.0, per_cell=4), world)
+    made = state.data.origin == int(Origin.GENERATED)
+    held = torch.zeros(len(state.data), dtype=torch.bool)
+    held[state.extra["mix"]["held"]] = True
+    real_held = {tuple(row) for row in state.data.x[held & ~made].tolist()}
+    real_trained = {tuple(row) for row in state.data.x[~held & ~made].tolist()}
+    new = {tuple(row) for row in state.data.x[made].tolist()}
+    assert new <= real_trained
+    assert not new & real_held
+
+
+def test_generated_rows_of_the_world_are_used():
+    world, audit = small_world(400)
+    data = world.data
+    half = data.take(torch.arange(150))
+    made = GroupedData.of(
+        half.x + 0.1,
+        half.y,
+        {a.name: half.attribute(a.name) for a in data.schema.attributes},
+        data.schema,
+        origin=Origin.GENERATED,
+    )
+    record = run(Mix(per_cell=4), replace(world, data=data.append(made)), audit, rounds=1)
+    assert record.rows[0].sizes["generated"] == 150
+    assert 0.3 < record.rows[0].values["share of generated rows drawn"] < 0.7
+
+
+def test_the_average_is_what_is_audited():
+    world, _ = small_world(300)
+    state, _ = step(Mix(**QUICK, ema=0.99), world)
+    raw, averaged = state.models["raw"], state.models["classifier"]
+    assert not torch.equal(next(raw.parameters()).detach(), next(averaged.parameters()).detach())
+    assert not any(m._forward_hooks for m in raw.modules())
+
+
+def test_a_second_round_trains_on_from_the_first():
+    world, _ = small_world(300)
+    loop = Mix(**QUICK)
+    first, _ = step(loop, world)
+    before = [p.clone() for p in first.models["classifier"].parameters()]
+    second, _ = loop.step(world, first, 1, Rng.of(8))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(before, first.models["classifier"].parameters(), strict=True)
+    )
+    apart = Mix(**QUICK, restart=True).step(world, first, 1, Rng.of(8))[0]
+    near, far = (
+        sum(
+            float((a - b).detach().norm())
+            for a, b in zip(before, s.models["classifier"].parameters(), strict=True)
+        )
+        for s in (second, apart)
+    )
+    assert near < far
+
+
+class Memory:
+    """Progress of long fits in memory; the power fails at save number `fails`."""
+
+    def __init__(self, fails: int = 0) -> None:
+        self.kept: dict[str, dict] = {}
+        self.saves, self.fails = 0, fails
+
+    def load(self, name: str) -> dict | None:
+        return self.kept.get(name)
+
+    def save(self, name: str, progress: dict) -> None:
+        self.kept[name] = copy.deepcopy(progress)
+        self.saves += 1
+        if self.saves == self.fails:
+            raise InterruptedError
+
+    def drop(self, name: str) -> None:
+        self.kept.pop(name)
+
+    def epoch(self, name: str, epoch: int, epochs: int, rows: int) -> None:
+        pass
+
+
+@pytest.mark.parametrize("method", ["ratios", "fairbatch", "balanced", "frozen"])
+def test_resuming_inside_a_long_fit_changes_nothing(method):
+    world, _ = small_world(300)
+    recipe = replace(world.recipe, epochs=4, checkpoint_seconds=0)
+    loop = Mix(**QUICK, method=method, ema=0.9)
+    whole, notes = step(loop, replace(world, recipe=recipe, keep=Memory()))
+    broken = replace(world, recipe=recipe, keep=Memory(fails=2))
+    with pytest.raises(InterruptedError):
+        step(loop, broken)
+    resumed, again = step(loop, broken)
+    assert notes.values == again.values
+    for a, b in zip(
+        whole.models["classifier"].parameters(),
+        resumed.models["classifier"].parameters(),
+        strict=True,
+    ):
+        assert torch.equal(a, b)
+
+
+def test_a_cell_without_real_rows_is_an_alarm_not_an_end():
+    world, audit = small_world(400)
+    gone = (world.data.y == 1) & (world.data.attribute("sex") == 1)
+    kept = world.data.take((~gone).nonzero().flatten())
+    record = run(Mix(**QUICK), replace(world, data=kept), audit, rounds=1)
+    assert any("no real training rows in ['yes | m']" in a for a in record.rows[0].alarms)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"method": "magic"}, "method must be one of"),
+        ({"validation": 0.0}, "validation must be a share"),
+        ({"ema": 1.0}, "ema must be"),
+        ({"generated": 0}, "generated must be"),
+        ({"method": "fairbatch", "fairness": "worst_cell"}, "fairbatch knows"),
+        ({"accuracy_weight": -1.0}, "accuracy_weight"),
+    ],
+)
+def test_bad_fields_are_refused(options, text):
+    with pytest.raises(ValueError, match=text):
+        Mix(**options)
+
+
+@pytest.mark.parametrize(
+    ("loop", "change", "text"),
+    [
+        (Mix(), {"by": ("truth",)}, "needs by= with at least one attribute"),
+        (Mix(fairness="dp", positive="maybe"), {}, "no class 'maybe'"),
+        (Mix(method="pooled"), {}, "needs generated rows"),
+    ],
+)
+def test_worlds_that_do_not_fit_are_refused(loop, change, text):
+    world, _ = small_world(300)
+    with pytest.raises(ValueError, match=text):
+        loop.init(replace(world, **change), None, Rng.of(0))
+
+
+def test_a_batch_smaller_than_the_number_of_cells_is_refused():
+    world, _ = small_world(300)
+    small = replace(world, recipe=replace(world.recipe, batch=3))
+    with pytest.raises(ValueError, match="smaller than the 4 cells"):
+        Mix().init(small, None, Rng.of(0))
