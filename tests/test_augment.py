@@ -103,7 +103,7 @@ def test_kinds_by_name() -> None:
     assert torch.equal(augment(images, "crop-flip", generator()), crop_flip(images, generator()))
     with pytest.raises(ValueError, match=r"augment has no 'flipp'; did you mean 'flip'\?"):
         augment(images, "flipp", generator())
-    with pytest.raises(ValueError, match="augment has no 'zzz'; choose from none, flip, crop-flip"):
+    with pytest.raises(ValueError, match="augment has no 'zzz'; there are: crop-flip, flip, none"):
         augment(images, "zzz", generator())
 
 

@@ -154,7 +154,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("schedule", "cosin", "schedule has no 'cosin'; did you mean 'cosine'?"),
     ("augment", "crop", "augment has no 'crop'; did you mean 'crop-flip'?"),
     ("precision", "bf-16", "precision has no 'bf-16'; did you mean 'bf16'?"),
-    ("precision", "zzz", "precision has no 'zzz'; choose from fp32, fp64, bf16"),
+    ("precision", "zzz", "precision has no 'zzz'; there are: bf16, fp32, fp64"),
     ("epochs", "baidunet", "epochs has no 'baidunet'; did you mean 'baidunet9'?"),
     ("epochs", 0, "epochs must be a whole number of at least 1, got 0"),
     ("epochs", True, "epochs must be a whole number of at least 1, got True"),

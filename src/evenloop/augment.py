@@ -6,11 +6,11 @@ the host. Pixels may be bytes or floating; zero padding comes before any normali
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from evenloop.words import nearest
 
 __all__ = ["augment", "crop_flip", "flip"]
 
@@ -70,9 +70,7 @@ def augment(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:
     if kind == "none":
         return images
     if kind not in _KINDS:
-        near = get_close_matches(kind, ["none", *_KINDS], n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose from none, {', '.join(_KINDS)}"
-        raise ValueError(f"augment has no {kind!r}; {hint}")
+        raise ValueError(f"augment has no {kind!r}; {nearest(kind, ['none', *_KINDS])}")
     return _KINDS[kind](images, generator)
 
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from itertools import pairwise
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TypeVar
+
+from evenloop.words import nearest
 
 if TYPE_CHECKING:
     import torch
@@ -335,9 +336,7 @@ def _line(at: float, knots: tuple[tuple[float, float], ...]) -> float:
 
 def _choose(field: str, value: str, known: Mapping[str, T]) -> T:
     if value not in known:
-        near = get_close_matches(str(value), known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"
-        raise ValueError(f"{field} has no {value!r}; {hint}")
+        raise ValueError(f"{field} has no {value!r}; {nearest(value, known)}")
     return known[value]
 
 

@@ -27,8 +27,12 @@ from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 from torch import Tensor
 
+from evenloop.build import assemble, check
+from evenloop.config import load
+from evenloop.fit import predict
 from evenloop.models import Estimator, build
 from evenloop.models.sklearn import FLOOR
+from evenloop.rng import Rng
 
 
 def rows(n: int = 40) -> tuple[Tensor, Tensor]:
@@ -229,3 +233,16 @@ def test_four_by_name_with_their_own_options(name: str, options: dict[str, Any],
     assert model.template.get_params().items() >= options.items()
     with pytest.raises(ValueError, match="Invalid parameter 'depht'"):
         build(name, features=4, classes=4, depht=2)
+
+
+@pytest.mark.parametrize("preset", ["demo", "digits"])
+def test_a_run_on_images_or_rows_takes_a_scikit_learn_model(preset: str) -> None:
+    config = load(preset, ["net=sklearn-tree", "seeds=1"])
+    check(config)
+    job = assemble(config, 0)
+    fitted = job.world.fit(
+        job.world.net(Rng.of(0)), job.world.data.take(torch.arange(60)), rng=Rng.of(0)
+    )
+    assert isinstance(fitted.model, Estimator)
+    x, y = job.world.data.x[:60], job.world.data.y[:60]
+    assert torch.equal(predict(fitted.model, x).argmax(1), y)

@@ -57,7 +57,7 @@ def test_seeded_puts_the_generator_back_when_the_factory_fails() -> None:
 def test_an_unknown_name_is_met_with_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"unknown model 'baidunet'; did you mean 'baidunet9'\?"):
         build("baidunet", channels=3, size=32, classes=10)
-    with pytest.raises(ValueError, match="unknown model 'zzz'; known: baidunet9, "):
+    with pytest.raises(ValueError, match="unknown model 'zzz'; there are: baidunet9, "):
         build("zzz", classes=10)
     assert names() == sorted(names())
 
@@ -65,9 +65,9 @@ def test_an_unknown_name_is_met_with_the_nearest() -> None:
 def test_an_unknown_option_is_met_with_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"'mlp' has no option 'hiden'; did you mean 'hidden'\?"):
         build("mlp", features=3, classes=2, hiden=(4,))
-    with pytest.raises(ValueError, match="'lenet' has no option 'width'; it has none"):
+    with pytest.raises(ValueError, match="'lenet' has no option 'width'; there are: none"):
         build("lenet", channels=3, size=32, classes=2, width=4)
-    with pytest.raises(ValueError, match="has no option 'classes_'; known: hidden"):
+    with pytest.raises(ValueError, match="has no option 'classes_'; there are: hidden"):
         build("mlp", features=3, classes=2, classes_=3)
     net = build("mlp", features=3, classes=2, hidden=(4, 5), seed=0)
     assert [tuple(p.shape) for p in net.parameters()][::2] == [(4, 3), (5, 4), (2, 5)]

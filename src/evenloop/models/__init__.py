@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from evenloop.models import baidunet, dropout, mlp, mobilenet, resnet, sklearn, 
 from evenloop.models.pixels import Pixels
 from evenloop.models.shape import Size
 from evenloop.models.sklearn import Estimator
+from evenloop.words import nearest
 
 __all__ = ["Estimator", "Factory", "Pixels", "Size", "build", "names", "seeded"]
 
@@ -82,7 +82,7 @@ def build(
     shape = {"channels": channels, "size": size, "classes": classes, "features": features}
     if isinstance(model, str):
         if model not in _FACTORIES:
-            raise ValueError(f"unknown model {model!r}; {_near(model, names())}")
+            raise ValueError(f"unknown model {model!r}; {nearest(model, names())}")
         factory, label = _FACTORIES[model], model
         _check_options(label, factory, options)
     else:
@@ -119,11 +119,4 @@ def _check_options(name: str, factory: Factory, options: dict[str, Any]) -> None
     known = [p.name for p in parameters if p.default is not p.empty]
     for option in options:
         if option not in known:
-            raise ValueError(f"model {name!r} has no option {option!r}; {_near(option, known)}")
-
-
-def _near(wrong: str, known: list[str]) -> str:
-    near = get_close_matches(wrong, known, n=1)
-    if near:
-        return f"did you mean {near[0]!r}?"
-    return f"known: {', '.join(known)}" if known else "it has none"
+            raise ValueError(f"model {name!r} has no option {option!r}; {nearest(option, known)}")
