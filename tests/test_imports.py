@@ -58,7 +58,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "build": ASSEMBLED,
     "study": ASSEMBLED | {"progress"},
     "report": RUN | {"metrics", "config", "study"},
-    "cli": ASSEMBLED | {"study", "report", "progress"},
+    "commands": ASSEMBLED | {"study", "report", "progress"},
+    "cli": ASSEMBLED | {"study", "report", "progress", "commands"},
     "__main__": {"cli"},
     "__init__": ASSEMBLED | {"study", "report"},
 }

@@ -15,6 +15,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from evenloop.commands import asking
+
 __all__ = ["app", "main"]
 
 app = typer.Typer(
@@ -372,6 +374,9 @@ def plan_reparation(
         )
     for line in found:
         typer.echo(line)
+
+
+asking.register(app, plan_app, _input)
 
 
 @app.command()

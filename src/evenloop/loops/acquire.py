@@ -196,13 +196,8 @@ class Acquire(Loop):
 
     def _buy(self, world: World, state: State, round: int, rng: Rng) -> tuple[State, Notes]:
         groups, pool = world.groups(world.data), self._pool(world, state)
-        scored = pool
-        if self.pool_subsample:
-            order = torch.randperm(len(pool), generator=rng.at("subsample").gen())
-            scored = pool[order[: self.pool_subsample]]
         cells = cells_of(world, world.data)
-        scores, moments, values = self._scores(world, state, scored, cells, rng)
-        asked = scored[self._choose(world, state, scored, scores, rng.at("choose"))]
+        asked, moments, values = self.propose(world, state, cells, rng)
         answered = annotated(
             world.data.take(asked), groups.take(asked), self.noise, rng.at("noise")
         )
@@ -224,6 +219,25 @@ class Acquire(Loop):
         values |= {"asked": len(asked), "told": len(told)}
         more, alarms = enrichment_notes(self.heuristic, cells, cells_of(world, state.data), state)
         return state, Notes(values | more, counts, moments, alarms)
+
+    def propose(
+        self, world: World, state: State, cells: GroupIndex, rng: Rng
+    ) -> tuple[Tensor, dict[str, Moments], dict[str, float | int | str]]:
+        """Positions (q,) of the rows to ask about next, and what was seen of the pool.
+
+        Reads no label that has not been bought; `cells` (of all the world's rows) only sort what
+        is reported.
+        """
+        pool = self._pool(world, state)
+        if self.pool_subsample:
+            order = torch.randperm(len(pool), generator=rng.at("subsample").gen())
+            pool = pool[order[: self.pool_subsample]]
+        scores, moments, values = self._scores(world, state, pool, cells, rng)
+        return pool[self._choose(world, state, pool, scores, rng.at("choose"))], moments, values
+
+    def train(self, world: World, state: State, rng: Rng) -> State:
+        """The state with models trained on its rows."""
+        return self._train(world, state, Notes(), rng)[0]
 
     def _scores(
         self, world: World, state: State, scored: Tensor, cells: GroupIndex, rng: Rng

@@ -67,7 +67,7 @@ class Letters:
         p: the frequency in the train rows, in [0, 1]; 0.5 in the others.
         letters: the two classes, one character each.
         train, validation, test: rows of each split.
-        seeds: of the (letter, colour) draws of each split; also name the pictures' streams.
+        split_seeds: of the (letter, colour) draws of each split; also name the pictures' streams.
         seed: added to all three, for other data of the same kind.
         size: side of a picture in pixels.
         occluder: one square, triangle or disc over each picture.
@@ -94,7 +94,7 @@ class Letters:
     train: int = 10_000
     validation: int = 0
     test: int = 5_000
-    seeds: tuple[int, int, int] = (1000, 3000, 2000)
+    split_seeds: tuple[int, int, int] = (1000, 3000, 2000)
     seed: int = 0
     size: int = 64
     occluder: bool = False
@@ -134,7 +134,7 @@ class Letters:
         sizes = (self.train, self.validation, self.test)
         x = np.empty((sum(sizes), 3, self.size, self.size), np.uint8)
         columns: list[tuple[int, ...]] = []
-        for split, (n, base) in enumerate(zip(sizes, self.seeds, strict=True)):
+        for split, (n, base) in enumerate(zip(sizes, self.split_seeds, strict=True)):
             seed = base + self.seed
             p = self.p if split == 0 else 0.5
             _, letter, colour = letter_and_colour(self.kind, p, n, seed)

@@ -1,0 +1,197 @@
+"""Labels that come from outside: questions wait in a folder until people have answered them.
+
+Everything is derived from three files, so a restart between a question and its answers, or a kill
+at any moment, loses nothing: `session.json` (what is run), `question.json` (the open question,
+replaced as a whole) and `answers.jsonl` (one line per label, flushed as it is told).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from evenloop.build import Job, assemble
+from evenloop.config import ConfigError, RunConfig
+from evenloop.data import GroupedData
+from evenloop.loop import State
+from evenloop.loops.acquire import Acquire
+from evenloop.record import write_atomically
+from evenloop.rng import Rng
+from evenloop.words import nearest
+
+__all__ = ["Question", "Questions"]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """The rows of one round that people are asked about: `rows` of the source, `open` ones left."""
+
+    round: int
+    rows: tuple[int, ...]
+    open: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """A folder in which the questions of an `acquire` loop wait for answers.
+
+    The labels of the world are never read but for the rows of the audit split; what is told is
+    what is trained on. A row is named by its place in the source (`GroupedData.row`).
+    """
+
+    folder: Path
+    config: RunConfig
+
+    @staticmethod
+    def open(folder: Path | str, config: RunConfig | None = None) -> Questions:
+        """The session in `folder`, new (with `config`) or continued.
+
+        Raises:
+            ConfigError: there is no session and no config, another config than the one that is
+                there, or one whose loop is not a single `acquire`.
+        """
+        folder = Path(folder)
+        path = folder / "session.json"
+        if path.exists():
+            there = json.loads(path.read_text())
+            kept = RunConfig.model_validate(there["config"] | {"seeds": [there["seed"]]})
+            if config is not None and config.identity() != kept.identity():
+                raise ConfigError(f"{folder} holds a session of another configuration")
+            return Questions(folder, kept)
+        if config is None:
+            raise ConfigError(f"{folder} holds no session; name a preset or file to begin one")
+        if len(config.loop) != 1 or set(config.loop[0]) != {"acquire"}:
+            raise ConfigError("questions need a loop that is one `acquire`")
+        if (config.loop[0]["acquire"] or {}).get("balance") == "cell":
+            raise ConfigError(
+                "balance='cell' reads the true class of items nobody has labelled; use "
+                "'predicted-cell'"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        content = {"config": config.identity(), "seed": config.seeds[0]}
+        write_atomically(path, json.dumps(content, indent=1).encode())
+        return Questions(folder, config)
+
+    def answers(self) -> dict[int, str]:
+        """Every label told so far, by row, in the order told."""
+        path = self.folder / "answers.jsonl"
+        if not path.exists():
+            return {}
+        told = [json.loads(line) for line in path.read_text().splitlines()]
+        return {int(a["row"]): str(a["label"]) for a in told}
+
+    def question(self) -> Question | None:
+        """The last question asked, or None before the first."""
+        path = self.folder / "question.json"
+        if not path.exists():
+            return None
+        kept, told = json.loads(path.read_text()), self.answers()
+        rows = tuple(kept["rows"])
+        return Question(kept["round"], rows, tuple(r for r in rows if r not in told))
+
+    def ask(self) -> Question:
+        """The open question if any of it is unanswered, else the next one, chosen by the loop.
+
+        Trains on all answers before choosing; the same answers give the same question.
+
+        Raises:
+            ConfigError: the pool is empty.
+        """
+        last = self.question()
+        if last is not None and last.open:
+            return last
+        job = assemble(self.config, self.config.seeds[0])
+        number = 0 if last is None else last.round + 1
+        rows = self._first(job) if last is None else self._next(job, number)
+        if not len(rows):
+            raise ConfigError("the pool is empty: every row has been asked about")
+        chosen = {"round": number, "rows": rows.tolist()}
+        write_atomically(self.folder / "question.json", json.dumps(chosen).encode())
+        found = self.question()
+        assert found is not None
+        return found
+
+    def tell(self, rows: Sequence[int], labels: Sequence[str]) -> Question:
+        """Take in labels of rows of the open question; all of them or, if one is wrong, none.
+
+        Args:
+            rows: which rows, any part of what is open, in any order.
+            labels: a class name for each.
+
+        Raises:
+            ConfigError: no question is open, lengths differ, a row was not asked about or was
+                told before (also twice in this call), or a label is not a class.
+        """
+        question, told = self.question(), self.answers()
+        if question is None:
+            raise ConfigError(f"nothing has been asked in {self.folder} yet; ask first")
+        if len(rows) != len(labels):
+            raise ConfigError(f"{len(rows)} rows and {len(labels)} labels; give one label a row")
+        classes = _classes(self.config)
+        for place, (row, label) in enumerate(zip(rows, labels, strict=True)):
+            if row in told or row in rows[:place]:
+                raise ConfigError(f"row {row} was told before; a label is taken once")
+            if row not in question.open:
+                raise ConfigError(
+                    f"row {row} was not asked about; {nearest(str(row), question.open)}"
+                )
+            if label not in classes:
+                raise ConfigError(f"label {label!r} of row {row}: {nearest(label, classes)}")
+        lines = [
+            json.dumps({"round": question.round, "row": int(r), "label": label})
+            for r, label in zip(rows, labels, strict=True)
+        ]
+        with (self.folder / "answers.jsonl").open("ab") as file:
+            file.write("".join(line + "\n" for line in lines).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        found = self.question()
+        assert found is not None
+        return found
+
+    def labelled(self, job: Job) -> GroupedData:
+        """The rows told so far with the labels people gave."""
+        told, data = self.answers(), job.world.data
+        place = {int(row): i for i, row in enumerate(data.row.tolist())}
+        rows = data.take([place[row] for row in told])
+        y = torch.tensor([data.schema.klass(label) for label in told.values()])
+        return GroupedData.from_columns(data.schema, rows.columns() | {"y": y})
+
+    def _first(self, job: Job) -> Tensor:
+        state = job.loop.init(job.world, None, self._rng("init"))
+        return state.data.row
+
+    def _next(self, job: Job, number: int) -> Tensor:
+        loop = job.loop
+        assert isinstance(loop, Acquire)
+        rng = self._rng("round", number)
+        start = {"start": self._rng("init", "start").seed}
+        blind = _without_truth(job)
+        state = loop.train(blind.world, State(self.labelled(blind), {}, start), rng)
+        asked, _, _ = loop.propose(blind.world, state, blind.world.groups(blind.world.data), rng)
+        return blind.world.data.row[asked]
+
+    def _rng(self, *path: str | int) -> Rng:
+        return Rng.of(self.config.seeds[0]).at(*path)
+
+
+def _without_truth(job: Job) -> Job:
+    """The job with no label of the world in it, so that nothing can lean on one."""
+    from dataclasses import replace
+
+    data = job.world.data
+    blank = torch.zeros_like(data.truth)
+    columns: dict[str, Any] = data.columns() | {"truth": blank, "y": blank}
+    hidden = GroupedData.from_columns(data.schema, columns)
+    return replace(job, world=replace(job.world, data=hidden))
+
+
+def _classes(config: RunConfig) -> tuple[str, ...]:
+    return assemble(config, config.seeds[0]).world.data.schema.classes

@@ -1,0 +1,203 @@
+"""Labels from outside: asked, told in parts, refused when wrong, and safe over a restart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from evenloop.build import assemble
+from evenloop.cli import app
+from evenloop.commands.questions import ask, label_lines, tell
+from evenloop.config import ConfigError, RunConfig, load
+from evenloop.study.questions import Question, Questions
+
+
+def config(**acquire: Any) -> RunConfig:
+    return RunConfig(
+        name="letters",
+        world={"name": "letters", "train": 60, "test": 10, "size": 16},
+        loop=[{"acquire": {"initial": 8, "query": 4, "draws": 3, **acquire}}],
+        net={"name": "dropout-mlp", "hidden": [8]},
+        recipe={"optimizer": "adam", "lr": 1e-2, "batch": 8, "epochs": 2},
+        test_size=10,
+        audit="test",
+        by=("color",),
+        rounds=1,
+        seeds=(3,),
+    )
+
+
+def answer(session: Questions, question: Question) -> Question:
+    """People who answer everything that is open, by a rule of their own."""
+    labels = ["ad"[row % 2] for row in question.open]
+    return session.tell(question.open, labels)
+
+
+def test_a_session_asks_first_at_random_then_by_its_answers(tmp_path: Path) -> None:
+    session = Questions.open(tmp_path / "s", config())
+    seen: list[int] = []
+    for round, size in enumerate((8, 4, 4)):
+        question = session.ask()
+        assert (question.round, len(question.rows)) == (round, size)
+        assert answer(session, question).open == ()
+        seen += question.rows
+    assert len(set(seen)) == 16
+    assert list(session.answers()) == seen
+
+
+def test_a_restart_between_ask_and_tell_changes_nothing(tmp_path: Path) -> None:
+    def through(folder: Path, restart: bool) -> list[tuple[int, ...]]:
+        session, asked = Questions.open(folder, config()), []
+        for _ in range(3):
+            question = session.ask()
+            if restart:
+                session = Questions.open(folder)
+                assert session.question() == question
+                assert session.ask() == question
+                session.tell(question.open[:2], ["a", "d"])
+                session = Questions.open(folder)
+                assert session.ask().open == question.open[2:]
+            else:
+                session.tell(question.open[:2], ["a", "d"])
+            asked.append(session.ask().rows)
+            answer(session, session.ask())
+        return asked
+
+    assert through(tmp_path / "a", restart=False) == through(tmp_path / "b", restart=True)
+
+
+def test_other_answers_lead_to_other_questions(tmp_path: Path) -> None:
+    rows = []
+    for name, label in (("a", "a"), ("d", "d")):
+        session = Questions.open(tmp_path / name, config(heuristic="entropy"))
+        first = session.ask()
+        half = len(first.open) // 2
+        other = {"a": "d", "d": "a"}[label]
+        session.tell(first.open, [label] * half + [other] * half)
+        rows.append(session.ask().rows)
+    assert rows[0] != rows[1]
+
+
+def test_labels_of_the_world_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With every label of the source turned round, the same answers give the same questions."""
+    from dataclasses import replace
+
+    from evenloop.data import GroupedData
+    from evenloop.study import questions
+
+    def turned(config: RunConfig, seed: int) -> Any:
+        job = assemble(config, seed)
+        data = job.world.data
+        wrong = data.columns() | {"y": 1 - data.y, "truth": 1 - data.truth}
+        data = GroupedData.from_columns(data.schema, wrong)
+        return replace(job, world=replace(job.world, data=data))
+
+    asked = []
+    for name in ("plain", "turned"):
+        session = Questions.open(tmp_path / name, config())
+        answer(session, session.ask())
+        asked.append(session.ask().rows)
+        monkeypatch.setattr(questions, "assemble", turned)
+    assert asked[0] == asked[1]
+
+
+def test_wrong_answers_are_refused_whole(tmp_path: Path) -> None:
+    session = Questions.open(tmp_path / "s", config())
+    with pytest.raises(ConfigError, match="ask first"):
+        session.tell([1], ["a"])
+    rows = session.ask().rows
+    other = next(r for r in range(60) if r not in rows)
+    bad: list[tuple[list[int], list[str], str]] = [
+        ([rows[0], other], ["a", "a"], f"row {other} was not asked about"),
+        ([rows[0], rows[0]], ["a", "d"], f"row {rows[0]} was told before"),
+        ([rows[0], 9999], ["a", "a"], "row 9999 was not asked about"),
+        ([rows[0], rows[1]], ["a", "b"], "label 'b' of row"),
+        ([rows[0]], ["a", "d"], "1 rows and 2 labels"),
+    ]
+    for told, labels, message in bad:
+        with pytest.raises(ConfigError, match=message):
+            session.tell(told, labels)
+    assert session.answers() == {}
+    session.tell(rows[:1], ["a"])
+    with pytest.raises(ConfigError, match="told before"):
+        session.tell(rows[:1], ["a"])
+    assert session.answers() == {rows[0]: "a"}
+
+
+def test_the_end_of_the_pool_is_told(tmp_path: Path) -> None:
+    session = Questions.open(tmp_path / "s", config(initial=30, query=30, heuristic="random"))
+    for _ in range(2):
+        answer(session, session.ask())
+    with pytest.raises(ConfigError, match="pool is empty"):
+        session.ask()
+
+
+def test_sessions_that_cannot_be(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="holds no session"):
+        Questions.open(tmp_path / "none")
+    with pytest.raises(ConfigError, match="predicted-cell"):
+        Questions.open(tmp_path / "cell", config(balance="cell"))
+    relabels = config().model_copy(update={"loop": [{"relabel": {}}]})
+    with pytest.raises(ConfigError, match="one `acquire`"):
+        Questions.open(tmp_path / "other", relabels)
+    Questions.open(tmp_path / "s", config())
+    with pytest.raises(ConfigError, match="another configuration"):
+        Questions.open(tmp_path / "s", config(query=5))
+    assert Questions.open(tmp_path / "s", config()).config == config()
+
+
+def test_tables_for_people_and_from_them(tmp_path: Path) -> None:
+    question, path = ask(tmp_path / "s", config())
+    table = pd.read_csv(path, dtype={"label": str})
+    assert table["row"].tolist() == list(question.rows)
+    table["label"] = table["label"].astype(object)
+    table.loc[:2, "label"] = "a"
+    table.to_csv(path, index=False)
+    assert tell(tmp_path / "s", path).open == question.rows[3:]
+    rest = pd.DataFrame({"row": question.rows[3:], "label": "d"})
+    rest.to_parquet(tmp_path / "rest.parquet")
+    assert tell(tmp_path / "s", tmp_path / "rest.parquet").open == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("row,lable\n1,a\n", "no column 'label'"), ("row,label\nx,a\n", "whole numbers")],
+)
+def test_bad_tables(tmp_path: Path, text: str, message: str) -> None:
+    ask(tmp_path / "s", config())
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        tell(tmp_path / "s", tmp_path / "t.csv")
+    with pytest.raises(FileNotFoundError, match="row and label"):
+        tell(tmp_path / "s", tmp_path / "no.csv")
+
+
+def test_the_command_line_asks_and_takes_answers(tmp_path: Path) -> None:
+    session = tmp_path / "s"
+    small = ["world.train=60", "world.test=300", "world.size=16", "initial=8", "query=4"]
+    runner = CliRunner()
+    asked = runner.invoke(app, ["ask", str(session), "acquire-cpu:small", *small])
+    assert asked.exit_code == 0, asked.output
+    assert "8 of 8 rows open" in asked.output
+    table = pd.read_csv(session / "question.csv").assign(label="a")
+    table.to_csv(tmp_path / "t.csv", index=False)
+    told = runner.invoke(app, ["tell", str(session), str(tmp_path / "t.csv")])
+    assert told.exit_code == 0, told.output
+    assert "0 of 8 rows open" in told.output
+    again = runner.invoke(app, ["tell", str(session), str(tmp_path / "t.csv")])
+    assert again.exit_code == 2
+    assert "told before" in again.output
+    planned = runner.invoke(app, ["plan", "labels", "--gap", "0.1"])
+    assert planned.output.startswith("392 labels")
+
+
+def test_plans_in_lines() -> None:
+    (text,) = label_lines(0.2, rate=0.5, level=0.05, power=0.8, groups="f=20, m=200")
+    assert "f: 20 labelled, 77 to go" in text
+    with pytest.raises(ConfigError, match="name=labelled"):
+        next(label_lines(0.2, rate=0.5, level=0.05, power=0.8, groups="f20"))
+    assert load("acquire-cpu").loop[0]["acquire"]["query"] == 60
