@@ -10,8 +10,10 @@ import torch
 
 from evenloop.audit import Audit
 from evenloop.data import GroupedData, Origin
+from evenloop.groups import GroupIndex
 from evenloop.loop import Loop, World, run
 from evenloop.loops.mix import METHODS, Mix
+from evenloop.models import Pixels, seeded
 from evenloop.rng import Rng
 from evenloop.samplers.cells import CellIndex
 from stand_ins import small_world
@@ -114,6 +116,38 @@ def test_generated_rows_of_the_world_are_used():
     record = run(Mix(per_cell=4), replace(world, data=data.append(made)), audit, rounds=1)
     assert record.rows[0].sizes["generated"] == 150
     assert 0.3 < record.rows[0].values["share of generated rows drawn"] < 0.7
+
+
+def test_images_are_made_by_a_conditional_vae():
+    world, _ = small_world(300)
+    data = world.data
+    pixels = (data.y * 90 + 60 * data.attribute("sex"))[:, None, None, None].expand(-1, 1, 8, 8)
+    image = GroupedData.of(
+        pixels.to(torch.uint8),
+        data.y,
+        {a.name: data.attribute(a.name) for a in data.schema.attributes},
+        data.schema,
+    )
+
+    def net(rng: Rng) -> torch.nn.Module:
+        return seeded(
+            lambda: torch.nn.Sequential(
+                Pixels(torch.nn.Flatten(), (0.5,), (0.5,)), torch.nn.Linear(64, 2)
+            ),
+            rng.seed,
+        )
+
+    options = {"widths": [16, 32], "latent": 4}
+    loop = Mix(
+        generator="vae", generated=20, generator_epochs=100, generator_options=options, per_cell=4
+    )
+    state, _ = step(loop, replace(world, data=image, net=net))
+    made = state.data.take((state.data.origin == int(Origin.GENERATED)).nonzero().flatten())
+    assert len(made) == 80
+    shade = GroupIndex.of(made, ("label", "sex")).mean(made.x.float().mean((1, 2, 3)))
+    assert shade[0] < shade[1] < shade[3]
+    with pytest.raises(ValueError, match="generator=vae makes uint8 images"):
+        step(replace(loop, generator_options={}), world)
 
 
 def test_the_average_is_what_is_audited():

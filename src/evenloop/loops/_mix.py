@@ -19,8 +19,8 @@ from evenloop.counts import Counts
 from evenloop.data import GroupedData, Origin
 from evenloop.fit import Fit, predict
 from evenloop.groups import LABEL, TRUTH, GroupIndex
-from evenloop.heuristics.bootstrap import resampled
 from evenloop.loop import Notes, State, World
+from evenloop.loops._generated import generate
 from evenloop.objectives.group_dro import GroupDRO
 from evenloop.objectives.reweight import Reweight
 from evenloop.rng import Rng
@@ -147,22 +147,18 @@ class Mixture:
 
     def _generate(self, rows: GroupedData) -> GroupedData:
         """New rows of every cell, made from real training rows alone."""
-        groups = GroupIndex.of(rows, (LABEL, *self.columns))
-        assert self.loop.generator != "none"
-        x, cell = resampled(
-            rows.x,
-            groups,
-            self.loop.generated,
-            generator=self.rng.at("generator").gen(),
-            kind=self.loop.generator,
-            noise=self.loop.noise,
-        )
-        # A made row has the label and groups it was asked for; other attributes come from a row
-        # of the cell, so that every column has a value.
-        like = rows.take(_first_of(groups)[cell])
-        codes = {a.name: like.attribute(a.name) for a in self.schema.attributes}
-        return GroupedData.of(
-            x, like.y, codes, self.schema, origin=Origin.GENERATED, born=self.round
+        loop = self.loop
+        return generate(
+            self.world,
+            rows,
+            GroupIndex.of(rows, (LABEL, *self.columns)),
+            loop.generated,
+            self.rng.at("generator"),
+            kind=loop.generator,
+            noise=loop.noise,
+            epochs=loop.generator_epochs,
+            options=loop.generator_options,
+            born=self.round,
         )
 
     # -- ratios -------------------------------------------------------------------------------
@@ -359,11 +355,3 @@ class Mixture:
         groups = GroupIndex.of(rows, (LABEL, *self.columns))
         said = predict(model, rows.x, batch=self.world.recipe.eval_batch).argmax(1)
         return Counts.of(said.to(rows.y.device), rows.y, groups, self.schema.classes)
-
-
-def _first_of(groups: GroupIndex) -> Tensor:
-    """(G,) position of the first row of each cell; 0 for a cell without rows."""
-    order = torch.argsort(groups.cell, stable=True)
-    count = groups.count()
-    first = (count.cumsum(0) - count).clamp_max(len(order) - 1)
-    return order[first]

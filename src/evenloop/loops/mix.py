@@ -13,12 +13,12 @@ everyone worse off: compare with method="real" before calling it a gain.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 import torch
 
-from evenloop.heuristics.bootstrap import Kind
 from evenloop.loop import Loop, Notes, State, World
 from evenloop.loops._mix import Mixture, check_world, first_rows
 from evenloop.rng import Rng
@@ -64,9 +64,11 @@ class Mix(Loop):
         rounding: of the counts in a batch, see `samplers.rounding.whole`.
         freeze_norm: leave the model in eval mode after each update, as the published code did.
         validation: share of the rows of each cell that is held out for the updates.
-        generator: "none", or rows of a table made from its training rows: "smoothed" or "blind".
+        generator: "none", or who makes rows from the round's training rows: "smoothed" or "blind"
+            for tables (see `heuristics.bootstrap`), "vae" for images (told label and groups).
         generated: rows of each cell it makes.
-        noise: of the generator.
+        noise: of "smoothed", relative to the cell's own spread.
+        generator_epochs, generator_options: of the VAE (widths, latent).
         ema: decay of the weight average that is audited instead of the last weights; 0 is none.
         alpha: step of FairBatch. dro_rate: step of group DRO.
         restart: every round a new split, model and optimiser; only the ratios cross (in a chain).
@@ -99,9 +101,11 @@ class Mix(Loop):
     rounding: Rounding = "stochastic"
     freeze_norm: bool = False
     validation: float = 0.2
-    generator: Literal["none"] | Kind = "none"
+    generator: Literal["none", "smoothed", "blind", "vae"] = "none"
     generated: int = 1000
     noise: float = 0.2
+    generator_epochs: int = 20
+    generator_options: Mapping[str, Any] = field(default_factory=dict)
     ema: float = 0.0
     alpha: float = 0.005
     dro_rate: float = 0.01
@@ -116,8 +120,9 @@ class Mix(Loop):
             raise ValueError(f"validation must be a share in (0, 1), got {self.validation}")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must be in [0, 1), got {self.ema}")
-        if self.generated < 1:
-            raise ValueError(f"generated must be at least 1, got {self.generated}")
+        for name in ("generated", "generator_epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.method == "fairbatch" and self.fairness not in ("eqodds", "eqopp", "dp"):
             raise ValueError(f"fairbatch knows eqodds, eqopp and dp, not {self.fairness!r}")
         self.objective(1, ())
