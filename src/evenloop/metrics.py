@@ -54,6 +54,8 @@ def of_record(rows: Sequence[Row], *, track: int | None, groups: bool) -> Iterat
         for name, counts in row.counts.items():
             if name not in ("audit", "train"):
                 yield from at.estimate(name, measures.accuracy(counts.pooled()))
+            if f"{name}.reference" in row.counts:
+                yield from _excess(at, row, name)
     if track is not None and rows and "audit" in rows[0].counts:
         yield from _bounds(rows, track)
 
@@ -153,6 +155,19 @@ def _audit(at: _At, row: Row, track: int | None, groups: bool) -> Iterator[Entry
         yield at.measured("audit", "gap to labels", share_gap(counts, row.counts["train"], track))
         if groups:
             yield from at.estimate("audit", measures.predicted_share(counts, track))
+
+
+def _excess(at: _At, row: Row, split: str) -> Iterator[Entry]:
+    """What every group lost against the reference model, beyond what all items lost."""
+    found = measures.excess_gap(
+        row.counts[f"{split}.reference"],
+        row.counts[split],
+        tolerance=0.0,
+        lost=row.moments.get(f"{split}.lost"),
+    )
+    yield from at.estimate(split, found.excess)
+    for gap in (found.worst, found.pairwise):
+        yield {**at.gap(gap), "split": split}
 
 
 def _bounds(rows: Sequence[Row], track: int) -> Iterator[Entry]:

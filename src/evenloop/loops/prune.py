@@ -352,15 +352,20 @@ def _measured(
 
 
 def _stuck(constraint: Traced) -> list[str]:
-    """An alarm when groups were violated all through the second half of the constrained steps."""
-    inner = constraint.inner
-    if not isinstance(inner, AccuracyGap):
+    """An alarm for groups still violated whose multipliers grew all through the last third.
+
+    On a tolerance that can be met the violation ends, and then its multiplier stops growing.
+    """
+    inner, kept = constraint.inner, len(constraint.multipliers()) // 3
+    if not isinstance(inner, AccuracyGap) or kept < 2:
         return []
-    names = inner.infeasible(max(1, (inner.steps - inner.start) // 2))
+    path, violated = constraint.multipliers()[-kept:], constraint.violations()[-kept:]
+    stuck = (path.diff(dim=0) > 0).all(0) & (violated > 0).all(0)
+    names = [name for name, is_stuck in zip(inner.names, stuck.tolist(), strict=True) if is_stuck]
     if not names:
         return []
     return [
-        f"tolerance {inner.tolerance:g} was missed through the second half of tuning by: "
+        f"tolerance {inner.tolerance:g} was missed all through the last third of tuning by: "
         f"{', '.join(names)}; it may be infeasible at this sparsity"
     ]
 

@@ -1,0 +1,193 @@
+"""Compression: who pays for a smaller net, on the training rows and on the audit split.
+
+Tables in the form of Hashemizadeh et al., "Balancing Act" (ICLR 2024): accuracy, pairwise
+disparity and largest excess accuracy gap for every sparsity, mean and deviation over seeds.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from evenloop.claims import ExcessGapClaim
+from evenloop.measures.null_excess import null_worst_excess
+from evenloop.record import Row
+from evenloop.report.figures import Line, line_figure
+from evenloop.report.sections import Section, Table
+from evenloop.report.study import Study
+from evenloop.rng import Rng
+
+ORDER = 12
+SPLITS = {"fit": "training rows", "audit": "audit split"}
+WORST, EXCESS, PAIRWISE = (
+    "largest excess accuracy gap",
+    "excess accuracy gap",
+    "accuracy loss difference",
+)
+NAMED = 8
+
+
+def build(study: Study) -> Section | None:
+    """The section, for studies that prune and have a compressed round."""
+    fields = next((e["prune"] or {} for e in study.config.loop if "prune" in e), None)
+    last = [record.rows[-1] for record in study.records.values()]
+    if fields is None or "fit" not in last[0].counts or len(last[0].counts["fit"].groups) < 2:
+        return None
+    tolerance = fields.get("tolerance")
+    by = " x ".join(study.config.by)
+    verdicts = [] if tolerance is None else _verdicts(study, float(tolerance))
+    text = [
+        f"The excess accuracy gap of a group is the accuracy it lost minus the accuracy all items "
+        f"lost, against the dense net of round 0. Groups are the values of {by}.",
+        *verdicts,
+        "Only training rows are constrained; what carries over to the audit split is measured, not "
+        "enforced. The largest of several groups is above 0 by noise alone: compare it with the "
+        "range it has when no group is treated differently.",
+        "Who can be harmed: the people of groups that lose more accuracy than others (quality of "
+        "service). The dense net's own unevenness is taken as given, and groups that gain are not "
+        "held back.",
+    ]
+    return Section(
+        "Compression",
+        text=text,
+        figures=_figures(study, tolerance),
+        note=f"Bands: {study.limits()}.",
+        tables=[_by_round(study), _by_group(study), *_layers(last[0])],
+        summary=verdicts[:2],
+    )
+
+
+def _verdicts(study: Study, tolerance: float) -> list[str]:
+    lines = []
+    for split, where in SPLITS.items():
+        claim = ExcessGapClaim(tolerance, "fit" if split == "fit" else "audit")
+        found = [claim.verdict(r.rows, len(r.rows) - 1) for r in study.records.values()]
+        says = [verdict.says for verdict in found]
+        worst = [verdict.measured for verdict in found]
+        counts = ", ".join(f"{says.count(s)} {s}" for s in sorted(set(says)))
+        lines.append(
+            f"On the {where} the largest excess gap of the last round is {np.mean(worst):.3f} "
+            f"(seeds {min(worst):.3f} to {max(worst):.3f}), tolerance {tolerance:g}: {counts} "
+            f"of {len(found)}."
+        )
+    return lines
+
+
+def _figures(study: Study, tolerance: float | None) -> list[str]:
+    worst = [study.line(where, WORST, split) for split, where in SPLITS.items()]
+    if tolerance is not None:
+        level = np.full(study.rounds, float(tolerance))
+        worst.append(Line("tolerance", level, flat=True))
+    figures = [line_figure("Largest excess accuracy gap", worst, ylabel="accuracy", zero=True)]
+    groups = study.first.counts["audit"].groups
+    lines = {g: study.line(g, EXCESS, "audit", g) for g in groups}
+    order = sorted(groups, key=lambda g: -np.nan_to_num(lines[g].value[-1], nan=-np.inf))
+    figures.append(
+        line_figure(
+            "Excess gap of every group, audit split",
+            [lines[g] for g in order[:NAMED]],
+            ylabel="accuracy",
+            zero=True,
+        )
+    )
+    return figures + _paths(study)
+
+
+def _paths(study: Study) -> list[str]:
+    """The multipliers of the last round over tuning, mean of the seeds."""
+    texts = [record.rows[-1].values.get("multipliers") for record in study.records.values()]
+    paths: list[dict[str, Any]] = [json.loads(str(text)) for text in texts if text is not None]
+    if not paths or not paths[0]["path"]:
+        return []
+    length = min(len(p["path"]) for p in paths)
+    over = np.stack([np.asarray(p["path"])[:length] for p in paths])
+    mean = over.mean(0)
+    order = np.argsort(-np.abs(mean[-1]), kind="stable")[:NAMED]
+    lines = [
+        Line(paths[0]["groups"][g], mean[:, g], thin=tuple(over[:, :, g]) if len(over) > 1 else ())
+        for g in order
+    ]
+    return [
+        line_figure(
+            "Multipliers of the last round",
+            lines,
+            ylabel="multiplier",
+            xlabel=f"tuning, {length} points",
+            zero=True,
+        )
+    ]
+
+
+def _spread(values: list[float]) -> str:
+    known = [100 * v for v in values if not np.isnan(v)]
+    if not known:
+        return "not estimable"
+    if len(known) == 1:
+        return f"{known[0]:.1f}"
+    return f"{np.mean(known):.1f} ± {np.std(known, ddof=1):.1f}"
+
+
+def _by_round(study: Study) -> Table:
+    head = ["round", "sparsity", "density"]
+    for where in SPLITS.values():
+        head += [f"accuracy, {where}", "pairwise", "largest excess"]
+    rows = []
+    for round in range(study.rounds):
+        at = [r.rows[round] for r in study.records.values() if len(r.rows) > round]
+        values = at[0].values
+        row = [str(round), f"{float(values['sparsity']):g}", f"{float(values['density']):.4f}"]
+        for split in SPLITS:
+            for metric in ("accuracy", PAIRWISE, WORST):
+                curves = study.curves(metric, split)
+                row.append(_spread([float(c[round]) for c in curves if len(c) > round]))
+        rows.append(row)
+    caption = "Percent; mean and standard deviation over seeds; density counts all parameters"
+    return Table(caption, head, rows)
+
+
+def _by_group(study: Study) -> Table:
+    last = next(iter(study.records.values())).rows[-1]
+    rows = []
+    for split, where in SPLITS.items():
+        dense, sparse = last.counts[f"{split}.reference"], last.counts[split]
+        for place, group in enumerate(dense.groups):
+            n = int(dense.support[place])
+            if n == 0:
+                rows.append([where, group, "0", *["not estimable"] * 3])
+                continue
+            rates = [float(c.table[place].trace() / n) for c in (dense, sparse)]
+            gap = study.line(group, EXCESS, split, group)
+            shown = f"{gap.value[-1]:+.3f}{_interval(gap)}"
+            rows.append([where, group, str(n), *(f"{rate:.3f}" for rate in rates), shown])
+    head = ["split", "group", "n", "dense", "compressed", "excess gap"]
+    noise = _noise(last)
+    caption = f"Every group at the last round (counts and accuracies of the first seed). {noise}"
+    return Table(caption, head, rows)
+
+
+def _interval(gap: Line) -> str:
+    if gap.low is None or gap.high is None or np.isnan(gap.low[-1]):
+        return ""
+    return f" [{gap.low[-1]:+.3f}, {gap.high[-1]:+.3f}]"
+
+
+def _noise(row: Row) -> str:
+    lost = row.moments.get("audit.lost")
+    if lost is None:
+        return ""
+    low, middle, high = null_worst_excess(lost, rng=Rng.of(0).at("null").numpy())
+    return (
+        f"With no difference between groups the largest excess gap on this audit split would be "
+        f"{middle:.3f} (5 to 95 %: {low:.3f} to {high:.3f})."
+    )
+
+
+def _layers(row: Row) -> list[Table]:
+    text = row.values.get("layers")
+    if text is None:
+        return []
+    layers = json.loads(str(text))
+    rows = [[name, f"{100 * (1 - density):.2f}"] for name, density in layers.items()]
+    return [Table("Sparsity of every layer, percent", ["layer", "zero"], rows, folded=True)]
