@@ -66,8 +66,8 @@ def _figures(study: Study) -> list[str]:
                 _over(study, cell, _pool_mean(f"pool.{name}", i)) for i, cell in enumerate(cells)
             ]
             figures.append(line_figure(title, lines, ylabel="mean, nats"))
-    if study.has("log loss"):
-        loss = study.line("audit split", "log loss")
+    if "audit.loss" in study.first.moments:
+        loss = _over(study, "audit split", _loss)
         figures.append(line_figure("Log loss on the audit split", [loss], ylabel="nats"))
     if study.has("probe", split="notes"):
         probe = study.line("linear probe", "probe", split="notes")
@@ -161,6 +161,11 @@ def _pool_mean(name: str, place: int) -> Callable[[Row], float]:
         return float(total / n) if n else np.nan
 
     return read
+
+
+def _loss(row: Row) -> float:
+    n, total, _ = row.moments["audit.loss"].table.sum(0)
+    return float(total / n)
 
 
 def _over(study: Study, label: str, read: Callable[[Row], float]) -> Line:

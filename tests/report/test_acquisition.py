@@ -1,0 +1,95 @@
+"""The section on acquisition: there when the loop acquires, with what the record says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from evenloop.config import RunConfig
+from evenloop.report.page import write_report
+from evenloop.report.sections import Section, acquisition
+from evenloop.report.study import Study
+from evenloop.study.compare import table_of, tracked
+from evenloop.study.seeds import read_study, run_seeds
+
+
+def config(**acquire: object) -> RunConfig:
+    return RunConfig(
+        name="letters",
+        world={"name": "letters", "train": 120, "test": 40, "size": 16},
+        loop=[{"acquire": {"initial": 20, "query": 10, "draws": 3, **acquire}}],
+        net={"name": "dropout-mlp", "hidden": [8]},
+        recipe={"optimizer": "adam", "lr": 1e-2, "batch": 8, "epochs": 2},
+        test_size=40,
+        audit="test",
+        by=("color",),
+        rounds=3,
+        seeds=(0, 1),
+    )
+
+
+def study(folder: Path, of: RunConfig) -> Study:
+    run_seeds(of, folder, processes=1)
+    kept, records = read_study(folder)
+    return Study(folder, kept, records, table_of(kept, records), tracked(kept, records))
+
+
+@pytest.fixture(scope="module")
+def bald(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return study(tmp_path_factory.mktemp("bald"), config(probe=30))
+
+
+def section(of: Study) -> Section:
+    found = acquisition.build(of)
+    assert found is not None
+    return found
+
+
+def test_cells_enrichment_uncertainty_and_probe_are_drawn(bald: Study) -> None:
+    found = section(bald)
+    titles = [figure.split('aria-label="')[1].split(":")[0] for figure in found.figures]
+    assert titles == [
+        "Labelled set by cell",
+        "Enrichment by cell",
+        "BALD in the pool",
+        "Entropy in the pool",
+        "Log loss on the audit split",
+        "What the features say about the group",
+    ]
+    for cell in ("a blue", "a red", "d blue", "d red"):
+        assert cell in found.figures[0]
+        assert cell in found.figures[1]
+
+
+def test_words_hold_the_mean_enrichment_over_seeds(bald: Study) -> None:
+    last = [record.rows[-1].values["enrichment.rare"] for record in bald.records.values()]
+    mean = sum(float(v) for v in last) / 2
+    assert f"Rare cells were bought {mean:.2f} [" in section(bald).summary[0]
+    assert "over 2 seeds" in section(bald).summary[0]
+
+
+def test_labels_until_an_accuracy_is_reached(bald: Study) -> None:
+    table = section(bald).tables[0]
+    assert [row[0] for row in table.rows] == ["blue", "red"]
+    for row in table.rows:
+        for shown in row[1:]:
+            assert shown == "not reached" or 20 <= float(shown.split()[0]) <= 40
+
+
+def test_a_random_choice_has_no_uncertainty_to_draw(tmp_path: Path) -> None:
+    found = section(study(tmp_path / "r", config(heuristic="random")))
+    assert not any("BALD" in figure for figure in found.figures)
+    assert len(found.figures) == 3
+
+
+def test_the_page_is_written_with_the_section(bald: Study) -> None:
+    page = write_report(bald.folder)
+    assert "Whose labels were bought" in page.path.read_text()
+
+
+def test_other_loops_have_no_such_section(bald: Study) -> None:
+    from dataclasses import replace
+
+    other = bald.config.model_copy(update={"loop": [{"relabel": {}}]})
+    assert acquisition.build(replace(bald, config=other)) is None
