@@ -133,6 +133,7 @@ def _audit(at: _At, row: Row, track: int | None, groups: bool) -> Iterator[Entry
         yield from at.estimate("audit", measures.worst_group_accuracy(counts))
         yield at.gap(measures.accuracy_parity(counts).difference())
     if groups:
+        yield from at.estimate("audit", measures.worst_cell_accuracy(counts))
         for parity in (
             measures.demographic_parity(counts),
             measures.equalized_odds(counts),

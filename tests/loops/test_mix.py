@@ -139,7 +139,7 @@ def test_images_are_made_by_a_conditional_vae():
 
     options = {"widths": [16, 32], "latent": 4}
     loop = Mix(
-        generator="vae", generated=20, generator_epochs=100, generator_options=options, per_cell=4
+        generator="vae", generated=20, generator_epochs=60, generator_options=options, per_cell=4
     )
     state, _ = step(loop, replace(world, data=image, net=net))
     made = state.data.take((state.data.origin == int(Origin.GENERATED)).nonzero().flatten())

@@ -185,7 +185,7 @@ class Compas:
         root: folder of compas-scores-two-years.csv; None for what `evenloop data get` fetched.
         filtered: keep the 6,172 rows of ProPublica's analysis (charge within 30 days of the
             screening, no ordinary traffic offence, a known outcome and score), not all 7,214.
-        groups: columns; "age:25,45" puts a number in bins.
+        groups: columns; "age:25,45" puts a number in bins. "white" is recorded race in two values.
         features: feature columns.
         scale: "standard", "minmax" or "none".
     """
@@ -234,8 +234,10 @@ class Compas:
         folder = find_root(self, self.root, "a folder with compas-scores-two-years.csv")
         path = find_file(self, folder, "compas-scores-two-years.csv")
         frame = read_table(path)
-        wanted = ("days_b_screening_arrest", "is_recid", "c_charge_degree", "score_text")
+        wanted = ("days_b_screening_arrest", "is_recid", "c_charge_degree", "score_text", "race")
         need_columns(frame, [*wanted, *self.features, "two_year_recid"], str(path))
+        white = (frame["race"] == "Caucasian").map({True: "white", False: "not white"})
+        frame = frame.assign(white=white)
         if not self.filtered:
             return frame
         days, score = frame["days_b_screening_arrest"], frame["score_text"]
