@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from evenloop.models import build, seeded
-from evenloop.surgery.export import CompressedRows, compress_rows, save_weights
+from evenloop.models import Pixels, build, seeded
+from evenloop.surgery.export import CompressedRows, compress_rows, load_weights, save_weights
 from evenloop.surgery.magnitude import GradualMagnitudePruning
 from evenloop.surgery.schedule import Cubic
 
@@ -60,3 +60,12 @@ def test_only_sparse_layers_are_tried_and_the_output_stays() -> None:
     assert [layer.name for layer in measured] == ["body.0", "body.2"]
     assert all(layer.density == pytest.approx(0.05, abs=1e-3) for layer in measured)
     assert torch.allclose(faster(x), model.eval()(x), atol=1e-6)
+
+
+def test_weights_saved_without_the_pixels_layer_fit_behind_it(tmp_path: Path) -> None:
+    bare = build("small-cnn", channels=3, size=8, classes=2, seed=1)
+    save_weights(bare, tmp_path / "net.pt")
+    inside = build("small-cnn", channels=3, size=8, classes=2, seed=2)
+    whole = load_weights(Pixels(inside, [0.5] * 3, [0.2] * 3), tmp_path / "net.pt")
+    assert torch.equal(next(whole.parameters()), next(bare.parameters()))
+    assert float(whole.scale[0]) == pytest.approx(5.0)  # type: ignore[arg-type, index]

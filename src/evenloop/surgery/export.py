@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-__all__ = ["CompressedRows", "Layer", "compress_rows", "save_weights"]
+__all__ = ["CompressedRows", "Layer", "compress_rows", "load_weights", "save_weights"]
 
 
 def save_weights(model: nn.Module, path: str | Path) -> None:
@@ -38,6 +38,39 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
         torch.save(state, path)
     else:
         raise ValueError(f"weights go to a .safetensors or .pt file, got {path.name!r}")
+
+
+def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
+    """`model` filled from a state dict in a file; read as tensors only, no code in it is run.
+
+    A file saved from a net without the layer around it that normalises pixels fits too.
+
+    Raises:
+        ValueError: no such file, or weights of another architecture; names the first difference.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise ValueError(f"weights: {path} is no file; give a .pt or .safetensors state dict")
+    if file.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        state = load_file(file)
+    else:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    own = model.state_dict()
+    if not set(state) & set(own):
+        state = {f"net.{name}": value for name, value in state.items()}
+        state |= {name: own[name] for name in ("scale", "shift") if name in own}
+    for name, value in own.items():
+        found = state.get(name)
+        if found is None or found.shape != value.shape:
+            has = "nothing" if found is None else f"shape {tuple(found.shape)}"
+            raise ValueError(
+                f"weights: {path} holds another architecture: {name} should have shape "
+                f"{tuple(value.shape)}, the file has {has}; use the net it was made from"
+            )
+    model.load_state_dict({name: state[name] for name in own})
+    return model
 
 
 class CompressedRows(nn.Module):

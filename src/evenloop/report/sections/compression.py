@@ -33,7 +33,12 @@ def build(study: Study) -> Section | None:
     """The section, for studies that prune and have a compressed round."""
     fields = next((e["prune"] or {} for e in study.config.loop if "prune" in e), None)
     last = [record.rows[-1] for record in study.records.values()]
-    if fields is None or "fit" not in last[0].counts or len(last[0].counts["fit"].groups) < 2:
+    if (
+        fields is None
+        or not last
+        or "fit" not in last[0].counts
+        or len(last[0].counts["fit"].groups) < 2
+    ):
         return None
     tolerance = fields.get("tolerance")
     by = " x ".join(study.config.by)
