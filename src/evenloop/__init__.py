@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = version("evenloop")
 
 _HOME = {
+    "Acquire": "loops.acquire",
+    "AdversarialObjective": "objectives.gradient_reversal",
     "Attribute": "data",
     "Audit": "audit",
     "Counts": "counts",
     "FeedbackClaim": "claims",
+    "GradientReversal": "objectives.gradient_reversal",
     "GroupIndex": "groups",
     "GroupedData": "data",
     "Loop": "loop",
@@ -29,17 +32,27 @@ _HOME = {
     "Schema": "data",
     "State": "loop",
     "World": "loop",
+    "balanced_selection": "heuristics.balanced",
+    "bald": "heuristics.uncertainty",
+    "batch_bald": "heuristics.batch",
     "chain": "loop",
+    "epig": "heuristics.batch",
     "feedback_bound": "bound",
+    "margin": "heuristics.uncertainty",
     "predict": "fit",
+    "predictive_entropy": "heuristics.uncertainty",
+    "repair_weights": "heuristics.repair",
     "run": "loop",
 }
 
 __all__ = [
+    "Acquire",
+    "AdversarialObjective",
     "Attribute",
     "Audit",
     "Counts",
     "FeedbackClaim",
+    "GradientReversal",
     "GroupIndex",
     "GroupedData",
     "Loop",
@@ -54,9 +67,16 @@ __all__ = [
     "State",
     "World",
     "__version__",
+    "balanced_selection",
+    "bald",
+    "batch_bald",
     "chain",
+    "epig",
     "feedback_bound",
+    "margin",
     "predict",
+    "predictive_entropy",
+    "repair_weights",
     "run",
 ]
 
@@ -81,8 +101,14 @@ if TYPE_CHECKING:
     from evenloop.data import Attribute, GroupedData, Origin, Schema
     from evenloop.fit import predict
     from evenloop.groups import GroupIndex
+    from evenloop.heuristics.balanced import balanced_selection
+    from evenloop.heuristics.batch import batch_bald, epig
+    from evenloop.heuristics.repair import repair_weights
+    from evenloop.heuristics.uncertainty import bald, margin, predictive_entropy
     from evenloop.loop import Loop, Notes, State, World, chain, run
+    from evenloop.loops.acquire import Acquire
     from evenloop.loops.relabel import Relabel
+    from evenloop.objectives.gradient_reversal import AdversarialObjective, GradientReversal
     from evenloop.recipe import Recipe
     from evenloop.record import Record
     from evenloop.rng import Rng
