@@ -48,7 +48,7 @@ def repair_weights(
     groups: int | None = None,
     epochs: int = 200,
     lr: float = 1e-1,
-    lr_weights: float = 10.0,
+    lr_weights: float = 2.0,
     momentum: float = 0.9,
     batch: int = 32,
     start: tuple[Tensor, Tensor] | None = None,
@@ -66,7 +66,8 @@ def repair_weights(
         groups: number of attribute values G; the largest code decides by default.
         epochs: number of steps.
         lr: step size of the classifier.
-        lr_weights: step size of each row's v_i.
+        lr_weights: step size of each row's v_i. The paper takes 10, at which steps on all rows
+            at once go round in circles; at 2 they settle.
         momentum: of the classifier.
         batch: rows over which the mean in R is thought to run when a row's slope is taken: 32 as
             in the paper, N or more for plain steps on all rows. Without it a row's step would
