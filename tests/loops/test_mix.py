@@ -139,7 +139,7 @@ def test_images_are_made_by_a_conditional_vae():
 
     options = {"widths": [16, 32], "latent": 4}
     loop = Mix(
-        generator="vae", generated=20, generator_epochs=60, generator_options=options, per_cell=4
+        generator="vae", generated=20, generator_epochs=40, generator_options=options, per_cell=4
     )
     state, _ = step(loop, replace(world, data=image, net=net))
     made = state.data.take((state.data.origin == int(Origin.GENERATED)).nonzero().flatten())
@@ -156,6 +156,16 @@ def test_the_average_is_what_is_audited():
     raw, averaged = state.models["raw"], state.models["classifier"]
     assert not torch.equal(next(raw.parameters()).detach(), next(averaged.parameters()).detach())
     assert not any(m._forward_hooks for m in raw.modules())
+
+
+def test_the_reference_is_the_real_only_model_of_the_same_seed():
+    world, audit = small_world(300)
+    compared = run(Mix(**QUICK, against="real"), world, audit, rounds=2)
+    alone = run(Mix(**QUICK, method="real"), world, audit, rounds=2)
+    for both, real in zip(compared.rows, alone.rows, strict=True):
+        assert both.counts["audit.reference"].total == 75
+        assert (both.counts["audit.reference"].support == real.counts["audit"].support).all()
+    assert (compared.rows[0].counts["audit"].table != alone.rows[0].counts["audit"].table).any()
 
 
 def test_a_second_round_trains_on_from_the_first():

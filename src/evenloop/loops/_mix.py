@@ -193,12 +193,23 @@ class Mixture:
 
     # -- training -----------------------------------------------------------------------------
 
-    def model(self) -> nn.Module:
-        """A new model, or a copy of the last round's to train on."""
+    def model(self, *names: str) -> nn.Module:
+        """A new model, or a copy of the last round's to train on: the first there is of `names`."""
         if not self.goes_on:
             return self.world.net(self.rng.at("net"))
         models = self.before.models
-        return copy.deepcopy(models.get("raw", models["classifier"]))
+        last = next(models[name] for name in (names or ("raw", "classifier")) if name in models)
+        return copy.deepcopy(last)
+
+    def reference(self) -> nn.Module:
+        """A model from the same start, trained on the same real rows alone."""
+        real = (self.cells.source == REAL).nonzero().flatten()
+        model, sampler = self.model("reference", "classifier"), Rows(torch.arange(len(real)))
+        rows, by = self.training.take(real), (LABEL, *self.columns)
+        inner, self.sampler = self.sampler, None
+        self.fit(model, rows, by, self.rng.at("fit", "reference"), sampler, None)
+        self.sampler = inner
+        return model
 
     def arm(self, model: nn.Module) -> Arm:
         """What the method puts in a batch, what that costs, its cells and its rows."""
@@ -303,7 +314,7 @@ class Mixture:
 
     # -- results ------------------------------------------------------------------------------
 
-    def state(self, model: nn.Module) -> State:
+    def state(self, model: nn.Module, reference: nn.Module | None) -> State:
         """What crosses to the next round."""
         kept: dict[str, Any] = {"held": self.held, "ratios": self.ratios.state_dict()}
         inner = self.sampler
@@ -316,6 +327,8 @@ class Mixture:
             averaged = copy.deepcopy(model)
             self.ema.copy_to(averaged)
             models |= {"classifier": averaged, "raw": model}
+        if reference is not None:
+            models["reference"] = reference
         return State(self.data, models, {**self.before.extra, KEY: kept})
 
     def notes(self, model: nn.Module) -> Notes:

@@ -71,6 +71,8 @@ class Mix(Loop):
         generator_epochs, generator_options: of the VAE (widths, latent).
         ema: decay of the weight average that is audited instead of the last weights; 0 is none.
         alpha: step of FairBatch. dro_rate: step of group DRO.
+        against: "real" trains a second model on the same real rows alone, kept as the reference
+            that the report compares every cell with.
         restart: every round a new split, model and optimiser; only the ratios cross (in a chain).
     """
 
@@ -109,6 +111,7 @@ class Mix(Loop):
     ema: float = 0.0
     alpha: float = 0.005
     dro_rate: float = 0.01
+    against: Literal["none", "real"] = "none"
     restart: bool = False
 
     def __post_init__(self) -> None:
@@ -154,7 +157,8 @@ class Mix(Loop):
         model = mixture.model()
         sampler, objective, by, rows = mixture.arm(model)
         fitted = mixture.fit(model, rows, by, rng.at("fit"), sampler, objective)
-        return mixture.state(fitted.model), mixture.notes(fitted.model)
+        reference = mixture.reference() if self.against == "real" else None
+        return mixture.state(fitted.model, reference), mixture.notes(fitted.model)
 
     def controller(
         self, mixture: Mixture, model: torch.nn.Module, rng: Rng

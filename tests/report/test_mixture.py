@@ -1,0 +1,71 @@
+"""The report of a mixing study: shares, rows drawn, who gained, and the levelling-down alarm."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evenloop.config import RunConfig
+from evenloop.counts import Counts
+from evenloop.loop import run
+from evenloop.loops.mix import Mix
+from evenloop.record import Record
+from evenloop.report.sections import mixture
+from evenloop.report.study import Study
+from evenloop.study.compare import table_of
+from stand_ins import small_world
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    world, audit = small_world(300)
+    loop = Mix(generator="smoothed", generated=30, per_cell=4, against="real")
+    records = {seed: run(loop, world, audit, rounds=2, seed=seed) for seed in (0, 1)}
+    config = RunConfig(
+        world={"name": "table"}, loop=[{"mix": {}}], net={}, recipe={}, test_size=75, rounds=2,
+        by=("sex",),
+    )  # fmt: skip
+    return Study(Path("."), config, records, table_of(config, records), None)
+
+
+def test_section_shows_paths_counts_and_changes(study):
+    section = mixture.build(study)
+    assert section is not None
+    assert len(section.figures) == 2
+    drawn, agreement, changes = section.tables
+    assert [row[0] for row in drawn.rows] == ["no | f", "no | m", "yes | f", "yes | m"]
+    total = sum(float(row[1]) + float(row[2]) for row in drawn.rows)
+    assert total == pytest.approx(22 * 16, abs=4)  # two epochs of 11 batches, rounded cell by cell
+    assert [row[3] for row in agreement.rows] == ["60"] * 4
+    assert len(changes.rows) == 4
+    assert "real rows only: equalized odds difference" in section.summary[0]
+
+
+def levelled(study: Study, worse: bool) -> Study:
+    before = np.array([[[30, 10], [10, 30]], [[30, 10], [10, 30]]])
+    after = before[:, ::-1] if worse else before
+    names = ("f", "m"), ("no", "yes")
+    records = {}
+    for seed, record in study.records.items():
+        counts = {
+            **record.rows[-1].counts,
+            "audit": Counts(after.copy(), *names),
+            "audit.reference": Counts(before, *names),
+        }
+        records[seed] = Record()
+        records[seed].rows.append(replace(record.rows[-1], counts=counts))
+    return replace(study, records=records)
+
+
+def test_levelling_down_is_an_alarm_for_every_seed_it_happens_to(study):
+    alarms = mixture.build(levelled(study, worse=True)).alarms
+    assert [a.split(":")[0] for a in alarms] == ["seed 0", "seed 1"]
+    assert mixture.build(levelled(study, worse=False)).alarms == []
+
+
+def test_studies_that_do_not_mix_have_no_such_section(study):
+    other = study.config.model_copy(update={"loop": [{"relabel": {}}]})
+    assert mixture.build(replace(study, config=other)) is None
