@@ -15,7 +15,7 @@ from evenloop.models.generators import (
     build_generator,
     check_samples,
 )
-from evenloop.models.vae import Vae, conditioned, conv_vae
+from evenloop.models.vae import SubPixel, Vae, conditioned, conv_vae
 from evenloop.rng import Rng
 
 
@@ -168,3 +168,11 @@ def test_samples_of_wrong_shape_or_range_are_named(x, match):
         check_samples(x, (1, 4, 4))
     check_samples(torch.ones(2, 1, 4, 4), (1, 4, 4))
     check_samples(torch.full((2, 3), 7.0), (3,))
+
+
+def test_the_subpixel_layer_is_the_transposed_convolution():
+    layer = seeded(lambda: SubPixel(5, 3), 0).double()
+    x = torch.randn(2, 5, 4, 6, generator=gen(), dtype=torch.float64)
+    want = nn.functional.conv_transpose2d(x, layer.weight, layer.bias, stride=2, padding=1)
+    assert layer(x).allclose(want, atol=1e-12)
+    assert set(layer.state_dict()) == {"weight", "bias"}

@@ -167,14 +167,10 @@ class Regenerate(Loop):
             _log.warning("%s", warning)
 
     def generator_recipe(self, base: Recipe) -> Recipe:
-        """The loop's own settings over the world's device, precision and the like.
-
-        Transposed convolutions are faster channels-last on a CPU, however few there are.
-        """
-        last = base.channels_last
+        """The loop's own settings over the world's device, precision and the like."""
         return replace(
             base,
-            channels_last=True if last is None and base.device == "cpu" else last,
+            channels_last=base.channels_last or False,
             optimizer=self.generator_optimizer,
             lr=self.generator_lr,
             weight_decay=self.generator_weight_decay,

@@ -1,0 +1,126 @@
+"""Generators that train on their own samples: who is left in what they make, and what STAR did."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import torch
+
+from evenloop.heuristics.population import absorbed
+from evenloop.report.figures import Line, line_figure
+from evenloop.report.sections import Section, Table
+from evenloop.report.study import Study
+
+ORDER = 15
+CELLS = 8
+
+
+def build(study: Study) -> Section | None:
+    """The section, where a generated population was counted."""
+    counts = study.first.counts.get("population")
+    if counts is None:
+        return None
+    groups = [_note(study, name, f"share of {name}") for name in counts.groups]
+    labels = [
+        _note(study, f"{name}, {who}", f"share of {key} {name}")
+        for name in counts.classes[1:]
+        for who, key in (("first annotator", "annotated"), ("teacher", "taught"))
+    ]
+    figures = [
+        line_figure("Groups in the generated population", groups, ylabel="share"),
+        line_figure("Labels in the generated population", labels, ylabel="share"),
+    ]
+    cells = [f"{c} {g}" for c in counts.classes for g in counts.groups]
+    if len(cells) <= CELLS:
+        lines = [_note(study, cell, f"share of {cell}") for cell in cells]
+        figures.append(line_figure("Every cell of label and group", lines, ylabel="share"))
+    figures.append(_divergence(study))
+    figures += [f for f in (_curation(study), _quality(study), _margins(study)) if f]
+    states = _absorbed(study)
+    text = [
+        "Labels and groups of generated rows are what annotators trained on natural rows say: a "
+        "drift here is a drift of what the annotators see. The teacher is the classifier whose "
+        "labels train the next one.",
+        states,
+    ]
+    return Section(
+        "The generated population",
+        text=text,
+        figures=figures,
+        note=f"Bands: {study.limits()}. What vanished from a chain of generators does not return "
+        "unless natural rows are mixed in.",
+        tables=[_annotators(study)],
+        summary=[_moved(study, groups), states],
+    )
+
+
+def _note(study: Study, label: str, metric: str) -> Line:
+    return study.line(label, metric, "notes")
+
+
+def _divergence(study: Study) -> str:
+    line = _note(study, "relative entropy", "divergence from ideal")
+    return line_figure("Distance of the population from the ideal mix", [line], ylabel="nats")
+
+
+def _curation(study: Study) -> str | None:
+    found = [
+        _note(study, side, f"{side}.missing_share")
+        for side in ("classifier", "generator")
+        if study.has(f"{side}.missing_share", "notes")
+    ]
+    title = "Rows that curated batches lacked after filtering"
+    return line_figure(title, found, ylabel="share of the batch") if found else None
+
+
+def _quality(study: Study) -> str | None:
+    groups = study.first.counts["population"].groups
+    found = [_note(study, g, f"frechet.{g}") for g in groups if study.has(f"frechet.{g}", "notes")]
+    title = "Distance of generated from natural rows, by group"
+    return line_figure(title, found, ylabel="squared Frechet distance") if found else None
+
+
+def _margins(study: Study) -> str | None:
+    groups = study.first.counts["population"].groups
+    found = [_note(study, g, f"margin.{g}") for g in groups if study.has(f"margin.{g}", "notes")]
+    title = "How sure the group annotator is"
+    return line_figure(title, found, ylabel="mean margin of sure rows") if found else None
+
+
+def _moved(study: Study, groups: list[Line]) -> str:
+    name, line = groups[-1].label, groups[-1]
+    return (
+        f"The share of {name} in the generated population moves from {line.value[0]:.3f} to "
+        f"{line.value[-1]:.3f} in {len(line.value)} generations."
+    )
+
+
+def _absorbed(study: Study) -> str:
+    """How many seeds end in a state that no later generation leaves."""
+    if study.first.counts["audit"].table.shape[1] != 2:
+        return "Absorbing states are named for two classes only."
+    last = [record.rows[-1].counts["audit"].table for record in study.records.values()]
+    states = Counter(absorbed(torch.as_tensor(table)) for table in last)
+    held = sum(n for state, n in states.items() if state != "none")
+    which = ", ".join(f"{n} in '{state}'" for state, n in states.items() if state != "none")
+    return f"Absorbing states at the last generation: {held} of {len(last)} seeds" + (
+        f" ({which})." if held else "."
+    )
+
+
+def _annotators(study: Study) -> Table:
+    rows = []
+    for seed, record in study.records.items():
+        for name in ("label_annotator", "group_annotator"):
+            counts = record.rows[0].counts.get(name)
+            if counts is not None:
+                right = counts.table.trace(axis1=1, axis2=2)
+                by = [
+                    f"{r / n:.3f}" if n else "no rows"
+                    for r, n in zip(right, counts.support, strict=True)
+                ]
+                total = f"{right.sum() / max(counts.total, 1):.3f}"
+                rows.append((str(seed), name.replace("_", " "), total, *by, str(counts.total)))
+    groups = study.first.counts["population"].groups
+    head = ("seed", "annotator", "accuracy", *groups, "rows")
+    return Table("The annotators on the rows that judge them", head, rows, folded=True)
