@@ -44,7 +44,8 @@ def pattern_world(share: list[int], n: int, net: Callable[[Rng], nn.Module]) -> 
     """Rows whose labels repeat `share`, so that any whole number of repeats has its exact rate."""
     y = torch.tensor(share).repeat(-(-n // len(share)))[:n]
     data = GroupedData.of(torch.zeros(n, 1), y, {}, Schema(("no", "yes")))
-    return World(data, (), net, Recipe()), Audit(data.take(range(len(share) * 1000)))
+    world = World(data, (), net, Recipe(), keep_order=True)
+    return world, Audit(data.take(range(len(share) * 1000)))
 
 
 class Share(nn.Module):

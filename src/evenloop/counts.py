@@ -43,7 +43,7 @@ class Counts:
         """Counts of predictions (N,) against truth (N,), both class codes, in one `bincount`.
 
         Raises:
-            ValueError: the three lengths differ.
+            ValueError: the three lengths differ, or a code is no class.
         """
         names = tuple(map(str, range(classes))) if isinstance(classes, int) else classes
         if not len(predicted) == len(truth) == len(groups):
@@ -51,6 +51,11 @@ class Counts:
                 f"predicted has {len(predicted)} rows, truth {len(truth)}, groups {len(groups)}"
             )
         c = len(names)
+        for what, codes in (("predicted", predicted), ("truth", truth)):
+            if len(codes) and not 0 <= int(codes.min()) <= int(codes.max()) < c:
+                raise ValueError(
+                    f"{what} holds {int(codes.min())}..{int(codes.max())}, classes are 0..{c - 1}"
+                )
         flat = (groups.cell * c + truth) * c + predicted
         table = torch.bincount(flat, minlength=groups.size * c * c)
         return Counts(table.view(groups.size, c, c).cpu().numpy(), groups.names, names)

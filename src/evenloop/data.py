@@ -145,21 +145,22 @@ class GroupedData:
             ValueError: lengths differ, a code is out of range, or `x` holds NaN or infinity.
         """
         x = torch.as_tensor(x)
-        labels = torch.as_tensor(np.asarray(truth), dtype=torch.long)
+        labels = _codes("truth", truth)
         _check_columns(x, labels, attributes, schema)
         n = len(x)
         codes = [
-            torch.as_tensor(np.asarray(attributes[a.name]), dtype=torch.int16)
+            _codes(f"attribute {a.name!r}", attributes[a.name]).to(torch.int32)
             for a in schema.attributes
+            if a.name in attributes
         ]
         if row is None:
             generated = origin is Origin.GENERATED
             row = torch.full((n,), -1) if generated else torch.arange(n)
         columns = {
             "x": x,
-            "y": labels,
+            "y": labels.clone(),
             "truth": labels.clone(),
-            "attributes": torch.stack(codes, 1) if codes else torch.zeros(n, 0, dtype=torch.int16),
+            "attributes": torch.stack(codes, 1) if codes else torch.zeros(n, 0, dtype=torch.int32),
             "origin": torch.full((n,), int(origin), dtype=torch.uint8),
             "born": torch.full((n,), born, dtype=torch.int32),
             "row": row,
@@ -195,7 +196,7 @@ class GroupedData:
 
     @property
     def attributes(self) -> Tensor:
-        """(N, D) int16 codes named by the schema."""
+        """(N, D) int32 codes named by the schema."""
         return self._column("attributes")
 
     @property
@@ -283,10 +284,22 @@ class GroupedData:
 
     def to(self, device: torch.device | str) -> GroupedData:
         """The same rows on another device (the same value if they are there already)."""
-        if self.x.device == torch.device(device):
+        if self.x.device == torch.empty(0, device=device).device:
             return self
         moved = {name: column.to(device) for name, column in self.columns().items()}
         return GroupedData.from_columns(self.schema, moved)
+
+
+def _codes(name: str, values: Tensor | np.ndarray | Sequence[int]) -> Tensor:
+    """(N,) int64 codes on the CPU.
+
+    Raises:
+        ValueError: the values are not whole numbers.
+    """
+    codes = values.cpu() if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
+    if codes.is_floating_point() and bool((codes != codes.round()).any()):
+        raise ValueError(f"{name} must hold class codes, got fractions such as {codes[0]}")
+    return codes.long()
 
 
 def _check_labels(name: str, y: Tensor, n: int, classes: int) -> None:
@@ -311,7 +324,7 @@ def _check_columns(
     if set(attributes) != wanted:
         raise ValueError(f"attributes are {sorted(attributes)}, the schema has {sorted(wanted)}")
     for a in schema.attributes:
-        codes = torch.as_tensor(np.asarray(attributes[a.name]))
+        codes = _codes(f"attribute {a.name!r}", attributes[a.name])
         _check_labels(f"attribute {a.name!r}", codes, len(x), len(a.values))
 
 

@@ -8,7 +8,7 @@ does what the uninterrupted one does, bit for bit.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -25,7 +25,7 @@ from evenloop.rng import Rng
 from evenloop.samplers.uniform import Uniform
 from evenloop.seams import Batch, Objective, Sampler, Seen, Surgery
 
-__all__ = ["Fit", "Keep", "TrainsItself", "fit", "predict", "private_noise"]
+__all__ = ["Fit", "Keep", "TrainsItself", "fit", "placed", "predict", "private_noise"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,10 +46,6 @@ class Keep(Protocol):
 
     def save(self, name: str, progress: dict[str, Any]) -> None:
         """Keep `progress` (tensors and numbers) under `name`, replacing what was there."""
-        ...
-
-    def drop(self, name: str) -> None:
-        """Forget `name`: the fit is done."""
         ...
 
     def epoch(self, name: str, epoch: int, epochs: int, rows: int) -> None:
@@ -86,7 +82,7 @@ class _Job:
             "optimizer": self.optimizer.state_dict(),
             "sampler": self.sampler.state_dict(),
             "objective": self.objective.state_dict(),
-            "surgery": self.surgery.state_dict() if self.surgery else {},
+            "surgery": self.surgery.state_dict() if self.surgery is not None else {},
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -95,7 +91,7 @@ class _Job:
         self.optimizer.load_state_dict(state["optimizer"])
         self.sampler.load_state_dict(state["sampler"])
         self.objective.load_state_dict(state["objective"])
-        if self.surgery:
+        if self.surgery is not None:
             self.surgery.load_state_dict(state["surgery"])
 
 
@@ -154,23 +150,24 @@ def fit(
             f"batch={recipe.batch} is larger than the {len(data)} training rows and short batches "
             f"are dropped; set batch to at most {len(data)} or drop_last=false"
         )
-    saved = keep.load(rng.name) if keep else None
+    saved = keep.load(rng.name) if keep is not None else None
     if saved:
         job.load(saved)
     step = torch.compile(job.model) if recipe.compile else job.model
-    last_saved = time.monotonic()
+    started = last_saved = time.monotonic()
     while job.epoch < epochs:
         _epoch(job, step, data, groups, recipe, rng, per_epoch, per_epoch * epochs)
         job.epoch += 1
-        if keep and job.epoch < epochs:
+        if keep is not None:
             keep.epoch(rng.name, job.epoch, epochs, len(data))
-            if time.monotonic() - last_saved >= recipe.checkpoint_seconds:
+            waited = time.monotonic() - last_saved >= recipe.checkpoint_seconds
+            if waited and job.epoch < epochs:
                 keep.save(rng.name, job.state())
                 last_saved = time.monotonic()
-    if job.surgery:
+    if job.surgery is not None:
         job.surgery.finish(job.model)
-    if keep:
-        keep.drop(rng.name)
+    if keep is not None and time.monotonic() - started >= recipe.checkpoint_seconds:
+        keep.save(rng.name, job.state())  # until its round is committed, lest it be done twice
     return Fit(job.model.eval(), tuple(job.losses), per_epoch * epochs)
 
 
@@ -183,14 +180,21 @@ def _prepare(
     objective: Objective | None,
     surgery: Surgery | None,
 ) -> _Job:
-    objective = objective or Erm(recipe.label_smoothing)
+    objective = Erm(recipe.label_smoothing) if objective is None else objective
+    sampler = Uniform(drop_last=recipe.drop_last) if sampler is None else sampler
+    placed(model, recipe)
+    objective.bind(model, data, groups)
+    sampler.bind(model, data, groups)
+    optimizer = build_optimizer([*model.parameters(), *objective.parameters()], recipe)
+    return _Job(model, optimizer, sampler, objective, surgery, [])
+
+
+def placed(model: nn.Module, recipe: Recipe) -> nn.Module:
+    """`model` where and as the recipe computes: its device, precision and memory layout."""
     model.to(device=recipe.device, dtype=torch.float64 if recipe.precision == "fp64" else None)
     if recipe.use_channels_last(model):
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    objective.bind(model, data, groups)
-    optimizer = build_optimizer([*model.parameters(), *objective.parameters()], recipe)
-    sampler = sampler or Uniform(drop_last=recipe.drop_last)
-    return _Job(model, optimizer, sampler, objective, surgery, [])
+    return model
 
 
 def _epoch(
@@ -204,22 +208,25 @@ def _epoch(
     total: int,
 ) -> None:
     job.model.train()
-    if job.surgery:
+    if job.surgery is not None:
         job.surgery.begin(job.model, job.epoch)
     stream = rng.at("epoch", job.epoch)
     moved = stream.at("augment").gen(recipe.device)
     batches = job.sampler.epoch(data, groups, batch=recipe.batch, rng=stream.at("sampler"))
-    step, losses = job.epoch * per_epoch, []
+    step = job.epoch * per_epoch
+    losses: list[Tensor] = []
+    rows: list[int] = []
     with private_noise(stream.at("noise"), recipe.device):
         for drawn in batches:
             batch = _batch(drawn, data, groups, recipe, moved)
             for group in job.optimizer.param_groups:
                 group["lr"] = rate(step, total, per_epoch, recipe)
             losses.append(_step(job, forward, batch, recipe, step))
+            rows.append(len(batch))
             step += 1
     if step != (job.epoch + 1) * per_epoch:
         raise RuntimeError(f"the sampler gave {len(losses)} batches and announced {per_epoch}")
-    job.losses.append(_mean_loss(torch.stack(losses), rng.name, job.epoch))
+    job.losses.append(_mean_loss(torch.stack(losses), rows, rng.name, job.epoch))
 
 
 def _step(
@@ -232,9 +239,10 @@ def _step(
     job.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     if recipe.clip_norm:
-        nn.utils.clip_grad_norm_(job.model.parameters(), recipe.clip_norm)
+        trained = [*job.model.parameters(), *job.objective.parameters()]
+        nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
     job.optimizer.step()
-    if job.surgery:
+    if job.surgery is not None:
         job.surgery.apply(job.model)
     seen = Seen(step, batch, _detached(outputs), job.model)
     job.objective.after(seen)
@@ -261,7 +269,8 @@ def _batch(
     return Batch(x, y, cell, index)
 
 
-def _mean_loss(losses: Tensor, name: str, epoch: int) -> float:
+def _mean_loss(losses: Tensor, rows: Sequence[int], name: str, epoch: int) -> float:
+    """Mean over the epoch's rows; the one place where the losses are read."""
     finite = torch.isfinite(losses)
     if not bool(finite.all()):
         step = int((~finite).nonzero()[0])
@@ -269,7 +278,8 @@ def _mean_loss(losses: Tensor, name: str, epoch: int) -> float:
             f"loss is {float(losses[step])} in {name}, epoch {epoch}, step {step} of that epoch; "
             "lower lr, set clip_norm, or look at the rows of that batch"
         )
-    return float(losses.double().mean())
+    weight = torch.tensor(rows, dtype=torch.float64)
+    return float((losses.double().cpu() * weight).sum() / weight.sum())
 
 
 @contextmanager
@@ -284,9 +294,9 @@ def private_noise(rng: Rng, device: torch.device | str) -> Iterator[None]:
         yield
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def predict(model: nn.Module, x: Tensor, *, batch: int = 1024) -> Tensor:
-    """(N, C) logits of `model` in evaluation mode for `x` (N, ...); the mode is put back.
+    """(N, C) logits of `model` in evaluation mode for `x` (N, ...); modes are put back.
 
     Raises:
         ValueError: `batch` is not positive.
@@ -299,11 +309,12 @@ def predict(model: nn.Module, x: Tensor, *, batch: int = 1024) -> Tensor:
     tensors = [*model.parameters(), *model.buffers()][:1]
     device = tensors[0].device if tensors else x.device
     double = bool(tensors) and tensors[0].dtype == torch.float64
-    was_training = model.training
+    training = [module for module in model.modules() if module.training]
     model.eval()
     parts = []
     for start in range(0, len(x), batch):
         chunk = x[start : start + batch].to(device)
         parts.append(model(chunk.double() if double and chunk.is_floating_point() else chunk))
-    model.train(was_training)
+    for module in training:
+        module.training = True
     return torch.cat(parts).to(x.device)

@@ -51,7 +51,7 @@ class GroupIndex:
             names = _values(data, name)
             cell = cell * len(names) + _codes(data, name)
             values.append(names)
-        return GroupIndex(cell, tuple(" ".join(v) for v in product(*values)) if by else ("all",))
+        return GroupIndex(cell, _names(by, values) if by else ("all",))
 
     @property
     def size(self) -> int:
@@ -101,6 +101,17 @@ def ranks_within(cell: Tensor, size: int) -> Tensor:
     count = torch.bincount(cell, minlength=size)
     first = count.cumsum(0) - count
     return torch.arange(len(cell), device=cell.device) - first[cell]
+
+
+def _names(by: Sequence[str], values: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """A name per cell; where two would be alike, or like the pooled "all", columns are named."""
+    plain = tuple(" ".join(v) for v in product(*values))
+    if len(set(plain)) == len(plain) and "all" not in plain:
+        return plain
+    cells = product(*values)
+    return tuple(
+        ", ".join(f"{name}={value}" for name, value in zip(by, v, strict=True)) for v in cells
+    )
 
 
 def _values(data: GroupedData, name: str) -> tuple[str, ...]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,8 +19,8 @@ from evenloop.audit import Audit
 from evenloop.claims import Claim
 from evenloop.counts import Counts, Moments
 from evenloop.data import GroupedData, Origin
-from evenloop.fit import Fit, Keep, fit
-from evenloop.groups import GroupIndex
+from evenloop.fit import Fit, Keep, fit, placed
+from evenloop.groups import LABEL, TRUTH, GroupIndex
 from evenloop.recipe import Recipe
 from evenloop.record import Record, Row
 from evenloop.rng import Rng
@@ -29,6 +30,7 @@ __all__ = ["Loop", "Notes", "State", "Trainer", "World", "chain", "run"]
 
 SHOWN = 24
 Net = Callable[[Rng], nn.Module]
+T = TypeVar("T")
 
 
 class Trainer(Protocol):
@@ -63,6 +65,8 @@ class World:
         nets: builders of other models by the name they have in `State.models`.
         sampler, objective, surgery: builders of the seams used where a loop passes none.
         extra: anything else a loop may need (sources, annotators), by name.
+        keep_order: whether `data` is taken in the order given (it is random already, or means
+            something); by default a run shuffles it once, with its own seed.
         trainer, keep: who trains and where progress is kept; set by the runner.
     """
 
@@ -75,12 +79,16 @@ class World:
     objective: Callable[[], Objective] | None = None
     surgery: Callable[[], Surgery] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    keep_order: bool = False
     trainer: Trainer = fit
     keep: Keep | None = None
 
     def groups(self, data: GroupedData) -> GroupIndex:
-        """The cells of `data` by this world's group columns."""
-        return GroupIndex.of(data, self.by)
+        """The cells of training rows; where groups are classes, those of the labels given.
+
+        People's labels of rows that a model labelled are not known to a learner.
+        """
+        return GroupIndex.of(data, tuple(LABEL if name == TRUTH else name for name in self.by))
 
     def unused(self, data: GroupedData) -> Tensor:
         """(M,) positions of the world's rows that are not in `data`, in the world's order."""
@@ -104,15 +112,19 @@ class World:
             self.groups(data),
             recipe=recipe or self.recipe,
             rng=rng,
-            sampler=sampler or (self.sampler and self.sampler()),
-            objective=objective or (self.objective and self.objective()),
-            surgery=surgery or (self.surgery and self.surgery()),
+            sampler=_given(sampler, self.sampler),
+            objective=_given(objective, self.objective),
+            surgery=_given(surgery, self.surgery),
             keep=self.keep,
         )
 
     def build(self, name: str, rng: Rng) -> nn.Module:
         """A fresh model of the kind called `name` in `State.models`."""
         return self.nets.get(name, self.net)(rng)
+
+
+def _given(one: T | None, default: Callable[[], T] | None) -> T | None:
+    return one if one is not None or default is None else default()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,6 +154,7 @@ class Notes:
         stop: why no further round is possible, or None.
         samples: rows to show where they are not in the state's data: x, y, truth, origin, born and
             row, as in `GroupedData`.
+        trained: the rows the classifier was trained on, where they are not the state's data.
     """
 
     values: Mapping[str, float | int | str] = field(default_factory=dict)
@@ -150,6 +163,7 @@ class Notes:
     alarms: tuple[str, ...] = ()
     stop: str | None = None
     samples: Mapping[str, Tensor] | None = None
+    trained: GroupedData | None = None
 
 
 class Loop(Protocol):
@@ -162,6 +176,10 @@ class Loop(Protocol):
     def step(self, world: World, state: State, round: int, rng: Rng) -> tuple[State, Notes]:
         """One round: the state after it and what happened."""
         ...
+
+    def nets(self, world: World) -> Mapping[str, Net]:
+        """Builders of this loop's further models by their names in `State.models`."""
+        return {}
 
     def answer(self, logits: Tensor, rng: Rng) -> Tensor:
         """(N,) classes that a deployed model with these logits (N, C) says: the likeliest."""
@@ -176,19 +194,30 @@ class Chain(Loop):
 
     def init(self, world: World, start: State | None, rng: Rng) -> State:
         """The first loop starts from nothing, each later one from what the one before left."""
-        state = start
+        state, extra = start, {}
         for place, loop in enumerate(self.loops):
             state = loop.init(world, state, rng.at("link", place))
+            extra[str(place)] = dict(state.extra)
+            state = State(state.data, state.models)
         assert state is not None
-        return state
+        return State(state.data, state.models, extra)
 
     def step(self, world: World, state: State, round: int, rng: Rng) -> tuple[State, Notes]:
-        """Every loop's step in order; notes are joined under "<place>.<loop>."."""
-        joined = Notes()
+        """Every loop's step in order, each with an `extra` of its own.
+
+        Notes are joined under "<place>.<loop>.".
+        """
+        joined, extra = Notes(), dict(state.extra)
         for place, loop in enumerate(self.loops):
-            state, notes = loop.step(world, state, round, rng.at("link", place))
+            mine = State(state.data, state.models, extra[str(place)])
+            state, notes = loop.step(world, mine, round, rng.at("link", place))
+            extra[str(place)] = dict(state.extra)
             joined = _join(joined, notes, f"{place}.{type(loop).__name__.lower()}.")
-        return state, joined
+        return State(state.data, state.models, extra), joined
+
+    def nets(self, world: World) -> Mapping[str, Net]:
+        """The builders of every link."""
+        return {name: net for loop in self.loops for name, net in loop.nets(world).items()}
 
     def answer(self, logits: Tensor, rng: Rng) -> Tensor:
         """As the last loop that has its own way of answering, else the likeliest class."""
@@ -218,6 +247,7 @@ def _join(a: Notes, b: Notes, prefix: str) -> Notes:
         a.alarms + b.alarms,
         a.stop or b.stop,
         b.samples or a.samples,
+        a.trained if b.trained is None else b.trained,
     )
 
 
@@ -254,7 +284,8 @@ def run(
         raise ValueError(f"rounds must be at least 1, got {rounds}")
     record = record if record is not None else Record()
     root = Rng.of(seed)
-    world = replace(world, keep=record.keep)
+    nets = {**loop.nets(world), **world.nets}
+    world = replace(_in_order(world, root), keep=record.keep, nets=nets)
     if record.rows and record.rows[-1].stop:
         return record
     state = _resume(record, world, root) or loop.init(world, None, root.at("init"))
@@ -276,13 +307,21 @@ def run(
     return record
 
 
+def _in_order(world: World, root: Rng) -> World:
+    """The world in the run's order; arms with one seed share it."""
+    if world.keep_order:
+        return world
+    order = torch.randperm(len(world.data), generator=root.at("order").gen())
+    return replace(world, data=world.data.take(order))
+
+
 def _resume(record: Record, world: World, root: Rng) -> State | None:
     kept = record.load_state(world.data)
     if kept is None:
         return None
     models = {}
     for name, weights in kept.models.items():
-        model = world.build(name, root.at("resume")).to(world.recipe.device)
+        model = placed(world.build(name, root.at("resume")), world.recipe)
         model.load_state_dict(weights)
         models[name] = model.eval()
     return State(kept.data, models, kept.extra)
@@ -305,6 +344,8 @@ def _row(
     grew = bool(earlier) and state.data.extends(before)
     labels, statistics = audit.labels(state.data, len(before) if grew else 0)
     counts["train"] = earlier[-1].counts["train"] + labels if grew else labels
+    if notes.trained is not None:
+        counts["trained"], _ = audit.labels(notes.trained)
     for name, made in statistics.items():
         moments[name] = earlier[-1].moments[name] + made if grew else made
     return Row(
@@ -312,10 +353,19 @@ def _row(
         _sizes(state.data, earlier[-1].sizes if grew else {}, len(before) if grew else 0),
         counts | dict(notes.counts),
         moments | dict(notes.moments),
-        notes.values,
+        {name: _plain(name, value) for name, value in notes.values.items()},
         notes.alarms,
         notes.stop,
     )
+
+
+def _plain(name: str, value: Any) -> float | int | str:
+    """A note as JSON can hold it; scalars of NumPy and torch are taken out of their arrays."""
+    if isinstance(value, (np.generic, Tensor)) and np.ndim(value) == 0:
+        value = value.item()
+    if not isinstance(value, (bool, int, float, str)):
+        raise TypeError(f"note {name!r} must be a number or a text, got {type(value).__name__}")
+    return value
 
 
 def _sizes(data: GroupedData, known: Mapping[str, int], start: int) -> dict[str, int]:

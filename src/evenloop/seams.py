@@ -54,6 +54,10 @@ class Seen:
 class Sampler(Protocol):
     """What is in a batch."""
 
+    def bind(self, model: nn.Module, data: GroupedData, groups: GroupIndex) -> None:
+        """Get ready for one training run; an adaptive sampler meets its model here."""
+        return None
+
     def steps(self, rows: int, batch: int) -> int:
         """Number of batches in one epoch over `rows` rows."""
         ...

@@ -125,7 +125,7 @@ def test_it_is_a_link_of_a_chain(smoke: Smoke) -> None:
     assert any(name.startswith("1.relabel.") for name in record.rows[1].values)
 
 
-class Spy:
+class Spy(Loop):
     """The loop, with every state's data kept."""
 
     def __init__(self, loop: Loop, seen: list[GroupedData]) -> None:

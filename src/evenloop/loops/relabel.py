@@ -10,8 +10,8 @@ population; the theorem further asks that the labeller's gap to its training lab
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -26,6 +26,11 @@ from evenloop.shares import Measured, share_bias
 __all__ = ["Relabel", "write_labels"]
 
 ABSTAIN = -1
+CHOICES = {
+    "label_rule": ("argmax", "sample"),
+    "abstained": ("human", "drop"),
+    "train_on": ("all", "subsample", "latest"),
+}
 Rule = Literal["argmax", "sample"] | Callable[[Tensor, torch.Generator], Tensor]
 
 
@@ -61,6 +66,10 @@ class Relabel(Loop):
     trains: bool = True
 
     def __post_init__(self) -> None:
+        for name, known in CHOICES.items():
+            value = getattr(self, name)
+            if value not in known and not (name == "label_rule" and callable(value)):
+                raise ValueError(f"{name} has no {value!r}; choose from {', '.join(known)}")
         for name, least in (("n0", 1), ("human", 0), ("machine", 0), ("top_up", 0)):
             value = getattr(self, name)
             if value < least:
@@ -83,7 +92,7 @@ class Relabel(Loop):
                 f"n0={self.n0} and one round of {self.human} + {self.machine} rows need more than "
                 f"the {len(world.data)} rows outside the audit split; lower n0, human or machine"
             )
-        return State(world.data.take(torch.arange(self.n0)))
+        return State(world.data.take(torch.arange(self.n0)), extra={"next": self.n0})
 
     def step(self, world: World, state: State, round: int, rng: Rng) -> tuple[State, Notes]:
         """S_t = S_{t-1} + H + M with M labelled by f_{t-1}; f_t is a new model trained on S_t."""
@@ -94,9 +103,10 @@ class Relabel(Loop):
             rows = self._training_rows(state.data, rng.at("subsample"))
             fitted = world.fit(world.net(rng.at("net")), rows, rng=rng.at("fit"))
             state = State(state.data, {**state.models, "classifier": fitted.model}, state.extra)
-        left, needed = len(self._reserve(world, state)), self.human + self.machine
+            notes = replace(notes, trained=None if rows is state.data else rows)
+        left, needed = _left(world, state), self.human + self.machine
         stop = f"the reserve has {left} rows, a round needs {needed}" if left < needed else None
-        return state, Notes(notes.values, notes.counts, notes.moments, notes.alarms, stop)
+        return state, replace(notes, stop=stop)
 
     def answer(self, logits: Tensor, rng: Rng) -> Tensor:
         """What the labeller says: its rule's label, the likeliest class where it abstains."""
@@ -104,61 +114,58 @@ class Relabel(Loop):
         return written.where(written != ABSTAIN, logits.argmax(1))
 
     def _grow(self, world: World, state: State, round: int, rng: Rng) -> tuple[State, Notes]:
-        labeller, before = state.models["classifier"], len(state.data)
-        reserve = self._reserve(world, state)
-        asked = world.data.take(reserve[: self.human]).as_of(round)
-        shown = world.data.take(reserve[self.human : self.human + self.machine])
+        labeller = state.models["classifier"]
+        drawn, extra = _next_rows(world, state, self.human + self.machine)
+        asked = world.data.take(drawn[: self.human]).as_of(round)
+        shown = world.data.take(drawn[self.human :])
         written = write_labels(self, predict(labeller, shown.x), rng.at("label"))
         guessed = shown.take((written != ABSTAIN).nonzero().flatten())
         unsure = shown.take((written == ABSTAIN).nonzero().flatten()).as_of(round)
         guessed = guessed.relabel(written[written != ABSTAIN], round=round)
-        grown, extra = state.data.append(asked).append(guessed), dict(state.extra)
+        grown = state.data.append(asked).append(guessed)
         if self.abstained == "human":
             grown = grown.append(unsure)
         else:
             extra["dropped"] = torch.cat([_dropped(state), unsure.row])
         values = {"human": len(asked), "machine": len(guessed), "abstained": len(unsure)}
-        state = State(grown, state.models, extra)
-        if not self.human:
-            return state, Notes(values)
-        seen = predict(labeller, asked.x).argmax(1)
-        monitor = Counts.of(seen, asked.truth, world.groups(asked), world.data.schema.classes)
-        if not self.top_up:
-            return state, Notes(values, {"monitor": monitor})
-        return self._top_up(world, state, round, Notes(values, {"monitor": monitor}), before)
-
-    def _reserve(self, world: World, state: State) -> Tensor:
-        """Positions of the world's rows that nobody has labelled or given up, in its order."""
-        return world.data.without(torch.cat([state.data.row, _dropped(state)]))
+        monitor = {}
+        if self.human:
+            said = self.answer(predict(labeller, asked.x), rng.at("monitor"))
+            classes = world.data.schema.classes
+            monitor["monitor"] = Counts.of(said, asked.truth, world.groups(asked), classes)
+        notes, after = Notes(values, monitor), State(grown, state.models, extra)
+        return self._top_up(world, state, after, round, notes) if self.top_up else (after, notes)
 
     def _top_up(
-        self, world: World, state: State, round: int, notes: Notes, before: int
+        self, world: World, before: State, after: State, round: int, notes: Notes
     ) -> tuple[State, Notes]:
         """More human rows when f_{t-1}, seen on this round's human rows, is above its bound.
 
         The tolerance is the first monitored bias; the mean excess of the labels follows
-        e_t = (1 - m_t / n_t) e_{t-1} + k_t / n_t per unit of it.
+        e_t = (1 - m_t / n_t) e_{t-1} + k_t / n_t per unit of it. "Above" is beyond the 95 % limits
+        of both measurements, in this round alone: about one round in forty by chance.
         """
         assert self.track is not None
         bias = share_bias(notes.counts["monitor"], world.data.schema.klass(self.track))
-        delta = state.extra.get("delta", abs(bias.value))
-        excess = state.extra.get("excess", 0.0)
         size = Measured(abs(bias.value), bias.se, bias.n)
-        above = size.surely_above(delta * (1 + excess))
-        data, asked = state.data, 0
+        delta, error = after.extra.get("delta", size.value), after.extra.get("delta_se", size.se)
+        excess = after.extra.get("excess", 0.0)
+        bound = Measured((1 + excess) * delta, (1 + excess) * error, size.n)
+        above = "delta" in after.extra and (size - bound).surely_above(0.0)
+        data, extra, alarm = after.data, dict(after.extra), ()
         if above:
-            more = self._reserve(world, state)[: self.top_up]
-            data, asked = data.append(world.data.take(more).as_of(round)), len(more)
+            more, extra = _next_rows(world, after, self.top_up)
+            data = data.append(world.data.take(more).as_of(round))
+            alarm = (
+                f"round {round}: bias {bias.value:+.3f} on {bias.n} newly human-labelled rows is "
+                f"above the bound {bound.value:.3f}; {len(more)} more human rows asked for",
+            )
         machine = int(notes.values["machine"])
-        people = len(data) - before - machine
-        excess = (1 - people / len(data)) * excess + machine / len(data)
-        values = {**notes.values, "topped_up": asked}
-        alarm = (
-            f"round {round}: bias {bias.value:+.3f} on {bias.n} newly human-labelled rows is above "
-            f"{delta:.3f} x {1 + excess:.2f}; {asked} more human rows asked for"
-        )
-        state = State(data, state.models, {**state.extra, "delta": delta, "excess": excess})
-        return state, Notes(values, notes.counts, alarms=(alarm,) if above else ())
+        people = len(data) - len(before.data) - machine
+        extra["excess"] = (1 - people / len(data)) * excess + machine / len(data)
+        extra["delta"], extra["delta_se"] = delta, error
+        values = {**notes.values, "topped_up": len(data) - len(after.data)}
+        return State(data, after.models, extra), replace(notes, values=values, alarms=alarm)
 
     def _training_rows(self, data: GroupedData, rng: Rng) -> GroupedData:
         if self.train_on == "subsample":
@@ -175,6 +182,34 @@ def _dropped(state: State) -> Tensor:
     return dropped
 
 
+def _untouched(state: State) -> bool:
+    """Whether the rows in use are the first of the world's order: no other loop took any."""
+    return bool(state.extra.get("next", -1) == len(state.data) + len(_dropped(state)))
+
+
+def _free(world: World, state: State) -> Tensor:
+    return world.data.without(torch.cat([state.data.row, _dropped(state)]))
+
+
+def _left(world: World, state: State) -> int:
+    """Rows of the world that nobody has labelled or given up."""
+    if _untouched(state):
+        return len(world.data) - int(state.extra["next"])
+    return len(_free(world, state))
+
+
+def _next_rows(world: World, state: State, wanted: int) -> tuple[Tensor, dict[str, Any]]:
+    """Positions of the next rows in the world's order, up to `wanted`, and the state's extra after.
+
+    Without another loop taking rows this is a cursor; else the rows in use are looked up.
+    """
+    if _untouched(state):
+        start = int(state.extra["next"])
+        stop = min(start + wanted, len(world.data))
+        return torch.arange(start, stop), {**state.extra, "next": stop}
+    return _free(world, state)[:wanted], dict(state.extra)
+
+
 def write_labels(loop: Relabel, logits: Tensor, rng: Rng) -> Tensor:
     """(k,) class codes for logits (k, C) under the loop's label rule; -1 where it abstains.
 
@@ -188,4 +223,9 @@ def write_labels(loop: Relabel, logits: Tensor, rng: Rng) -> Tensor:
         written = (probs.cumsum(1) < luck.to(probs.device)).sum(1).clamp(max=probs.shape[1] - 1)
     else:
         written = probs.argmax(1)
+    if len(written) and not ABSTAIN <= int(written.min()) <= int(written.max()) < probs.shape[1]:
+        raise ValueError(
+            f"label_rule gave {int(written.min())}..{int(written.max())}; the classes are "
+            f"0..{probs.shape[1] - 1}, and {ABSTAIN} abstains"
+        )
     return written.where(probs.amax(1) >= loop.threshold, ABSTAIN)
