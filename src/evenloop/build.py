@@ -54,7 +54,7 @@ def assemble(config: RunConfig, seed: int) -> Job:
         if name not in ("truth", "label"):
             _known(name, [a.name for a in data.schema.attributes] + ["truth"], "by")
     net = _Net(config.net, data.x.shape[1:], len(data.schema.classes), normalisation)
-    world = World(train, config.by, net, recipe)
+    world = World(train, config.by, net, recipe, keep_order=True)
     claims = _claims(config, data)
     return Job(loop, world, Audit(held_out, config.by), claims, config.rounds, seed)
 
