@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -245,7 +246,7 @@ def magnitude_masks(
     >>> magnitude_masks(weight, {"a": torch.ones(4)}, 0.5)["a"].tolist()
     [True, False, True, False]
     """
-    scores = {name: (weights[name] * masks[name]).abs() for name in weights}
+    scores = {name: (weights[name] * masks[name]).abs_() for name in weights}
     if scope == "global":
         sizes = [score.numel() for score in scores.values()]
         flat = torch.cat([score.flatten() for score in scores.values()])
@@ -268,10 +269,20 @@ def _keep_largest(score: Tensor, drop: int) -> Tensor:
     """(n,) bool, False for the `drop` smallest of `score` (n,), ties in order of position."""
     if drop == 0:
         return torch.ones_like(score, dtype=torch.bool)
-    threshold = score.kthvalue(drop).values
-    tied = score == threshold
-    spare = drop - (score < threshold).sum()
-    return (score > threshold) | (tied & (tied.cumsum(0) > spare))
+    threshold = _kth_smallest(score, drop)
+    kept = score > threshold
+    if int(kept.count_nonzero()) < len(score) - drop:
+        tied = score == threshold
+        spare = drop - (score < threshold).sum()
+        kept |= tied & (tied.cumsum(0) > spare)
+    return kept
+
+
+def _kth_smallest(score: Tensor, k: int) -> float:
+    if score.device.type == "cpu" and score.dtype in (torch.float32, torch.float64):
+        # NumPy's selection takes a third of the time of torch's.
+        return float(np.partition(score.numpy(), k - 1)[k - 1])
+    return float(score.kthvalue(k).values)
 
 
 def erk_sparsities(shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> dict[str, float]:
