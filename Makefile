@@ -6,11 +6,13 @@
 #   make docs    build the documentation into docs/_build/html, warnings are errors
 #   make bench   run the benchmarks and rewrite benchmarks/RESULTS.md
 #
-# Variables: PYTHON (interpreter that makes the environment), VENV (where it is made), WORKERS
-# (test processes, one thread each), PIPFLAGS and PYTESTFLAGS (passed on).
+# Variables: PYTHON (interpreter that makes the environment), VENV (where it is made), DEV (extras
+# that the tests run with), WORKERS (test processes, one thread each), PIPFLAGS and PYTESTFLAGS
+# (passed on).
 
 PYTHON ?= python3
 VENV ?= .venv
+DEV ?= dev
 WORKERS ?= 2
 PIPFLAGS ?=
 PYTESTFLAGS ?=
@@ -44,7 +46,7 @@ types: $(VENV)/.dev
 
 docs: $(VENV)/.docs
 	rm -rf docs/api/generated
-	$(ONE_THREAD) $(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+	$(ONE_THREAD) $(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 
 bench: $(VENV)/.dev
 	$(ONE_THREAD) $(BIN)/python -m benchmarks
@@ -62,7 +64,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) -e ".[dev]"
+	$(PIP) -e ".[$(DEV)]"
 	touch $@ $(VENV)/.installed
 
 $(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
