@@ -12,21 +12,30 @@ from typing import TYPE_CHECKING, Any
 __version__ = version("evenloop")
 
 _HOME = {
+    "AccuracyGap": "objectives.accuracy_gap",
     "Acquire": "loops.acquire",
     "AdversarialObjective": "objectives.gradient_reversal",
     "Attribute": "data",
     "Audit": "audit",
     "Counts": "counts",
+    "Cubic": "surgery.schedule",
+    "DualAscent": "objectives.duals",
+    "EqualizedLoss": "objectives.equalized_loss",
+    "ExcessGapClaim": "claims",
     "FeedbackClaim": "claims",
     "GradientReversal": "objectives.gradient_reversal",
+    "GradualMagnitudePruning": "surgery.magnitude",
+    "GroupDRO": "objectives.group_dro",
     "GroupIndex": "groups",
     "GroupedData": "data",
     "Loop": "loop",
     "Moments": "counts",
     "Notes": "loop",
     "Origin": "data",
+    "Prune": "loops.prune",
     "Recipe": "recipe",
     "Record": "record",
+    "Reference": "objectives.reference",
     "Relabel": "loops.relabel",
     "Rng": "rng",
     "Schema": "data",
@@ -41,26 +50,36 @@ _HOME = {
     "margin": "heuristics.uncertainty",
     "predict": "fit",
     "predictive_entropy": "heuristics.uncertainty",
+    "reference_stats": "objectives.reference",
     "repair_weights": "heuristics.repair",
     "run": "loop",
 }
 
 __all__ = [
+    "AccuracyGap",
     "Acquire",
     "AdversarialObjective",
     "Attribute",
     "Audit",
     "Counts",
+    "Cubic",
+    "DualAscent",
+    "EqualizedLoss",
+    "ExcessGapClaim",
     "FeedbackClaim",
     "GradientReversal",
+    "GradualMagnitudePruning",
+    "GroupDRO",
     "GroupIndex",
     "GroupedData",
     "Loop",
     "Moments",
     "Notes",
     "Origin",
+    "Prune",
     "Recipe",
     "Record",
+    "Reference",
     "Relabel",
     "Rng",
     "Schema",
@@ -76,6 +95,7 @@ __all__ = [
     "margin",
     "predict",
     "predictive_entropy",
+    "reference_stats",
     "repair_weights",
     "run",
 ]
@@ -96,7 +116,7 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from evenloop.audit import Audit
     from evenloop.bound import feedback_bound
-    from evenloop.claims import FeedbackClaim
+    from evenloop.claims import ExcessGapClaim, FeedbackClaim
     from evenloop.counts import Counts, Moments
     from evenloop.data import Attribute, GroupedData, Origin, Schema
     from evenloop.fit import predict
@@ -107,8 +127,16 @@ if TYPE_CHECKING:
     from evenloop.heuristics.uncertainty import bald, margin, predictive_entropy
     from evenloop.loop import Loop, Notes, State, World, chain, run
     from evenloop.loops.acquire import Acquire
+    from evenloop.loops.prune import Prune
     from evenloop.loops.relabel import Relabel
+    from evenloop.objectives.accuracy_gap import AccuracyGap
+    from evenloop.objectives.duals import DualAscent
+    from evenloop.objectives.equalized_loss import EqualizedLoss
     from evenloop.objectives.gradient_reversal import AdversarialObjective, GradientReversal
+    from evenloop.objectives.group_dro import GroupDRO
+    from evenloop.objectives.reference import Reference, reference_stats
     from evenloop.recipe import Recipe
     from evenloop.record import Record
     from evenloop.rng import Rng
+    from evenloop.surgery.magnitude import GradualMagnitudePruning
+    from evenloop.surgery.schedule import Cubic
