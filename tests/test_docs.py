@@ -15,6 +15,7 @@ import pytest
 from typer.main import get_command
 
 from evenloop.cli import app
+from evenloop.config import load
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -78,6 +79,13 @@ def commands(text: str) -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=names)
 def test_commands_exist(page: Path) -> None:
     assert commands(page.read_text(encoding="utf-8")) <= set(get_command(app).commands)
+
+
+def test_presets_of_the_readme_exist() -> None:
+    rows = re.findall(r"^\|.*`([\w-]+)` \|$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
+    assert len(rows) >= 5
+    for name in rows:
+        assert load(name).loop
 
 
 def test_commands_are_told_from_prose() -> None:
