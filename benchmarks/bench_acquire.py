@@ -16,11 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from evenloop.data import Attribute, GroupedData, Schema
 from evenloop.groups import GroupIndex
 from evenloop.heuristics.balanced import balanced_selection
 from evenloop.heuristics.posterior import MCDropout, score_pool
 from evenloop.heuristics.uncertainty import bald
+from evenloop.loop import World
+from evenloop.loops.acquire import Acquire
 from evenloop.models import build
+from evenloop.recipe import Recipe
 from evenloop.rng import Rng
 
 DRAWS = 20
@@ -97,6 +101,23 @@ def selection() -> dict[str, Any]:
     return row("balanced choice of 100 in 100,000 against one sort", ours, baseline, "", "CPU s")
 
 
+def bookkeeping() -> dict[str, Any]:
+    """A round without training or scoring, pool of 100,000 against pool of 10,000."""
+
+    def seconds(n: int) -> float:
+        generator = torch.Generator().manual_seed(0)
+        schema = Schema(("a", "b"), (Attribute("g", ("p", "q")),))
+        label, group = (torch.randint(0, 2, (n,), generator=generator) for _ in range(2))
+        data = GroupedData.of(torch.zeros(n, 3, 8, 8), label, {"g": group}, schema)
+        world = World(data, ("g",), lambda rng: torch.nn.Identity(), Recipe())
+        loop = Acquire(initial=500, query=100, heuristic="random", trains=False)
+        state = loop.init(world, None, Rng.of(0))
+        return cpu_seconds(lambda: loop.step(world, state, 1, Rng.of(1)), 9)
+
+    small, large = seconds(10_000), seconds(100_000)
+    return row("bookkeeping of a round, pool 100k against 10k", large, small, "", "CPU s")
+
+
 def row(name: str, ours: float, baseline: float, target: str, unit: str) -> dict[str, Any]:
     """One line of the table."""
     return {
@@ -112,7 +133,7 @@ def row(name: str, ours: float, baseline: float, target: str, unit: str) -> dict
 def rows() -> list[dict[str, Any]]:
     """All measurements: name, ours, baseline, ratio (baseline over ours), target, unit."""
     torch.set_num_threads(1)
-    return [cached_prefix(), memory(), selection()]
+    return [cached_prefix(), memory(), selection(), bookkeeping()]
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def world(n: int = 300, by: tuple[str, ...] = ("colour",)) -> World:
         return build("dropout-mlp", features=3, classes=2, hidden=(16,), seed=rng.seed)
 
     recipe = Recipe(optimizer="adam", lr=1e-2, batch=16, epochs=4)
-    return World(rows(n, 0), by, net, recipe)
+    return World(rows(n, 0), by, net, recipe, keep_order=True)
 
 
 def audit() -> Audit:

@@ -168,8 +168,9 @@ class Acquire(Loop):
             raise ValueError(
                 "balance, plan_gap and adv_weight need an attribute; add one to by or balance_by"
             )
+        snapshot = rng.at("start").seed
         if start is not None:
-            return start
+            return State(start.data, start.models, {"start": snapshot, "spent": 0.0})
         if self.initial + self.query > len(world.data):
             raise ValueError(
                 f"initial={self.initial} and query={self.query} need more than the "
@@ -181,7 +182,7 @@ class Acquire(Loop):
             quota = group_quotas(self.initial, groups.count(), share=share)
             first = groups.draw(quota, rng.at("initial").gen())
         data = annotated(world.data.take(first), groups.take(first), self.noise, rng.at("noise"))
-        return State(data, {}, {"start": rng.at("start").seed, "spent": self._price(groups, first)})
+        return State(data, {}, {"start": snapshot, "spent": self._price(groups, first)})
 
     def step(self, world: World, state: State, round: int, rng: Rng) -> tuple[State, Notes]:
         """Buy q labels by the last model's uncertainty, then train on everything labelled."""
@@ -377,7 +378,8 @@ class Acquire(Loop):
     def _stop(self, world: World, state: State, notes: Notes) -> str | None:
         """Why no further round is possible or wanted, or None."""
         spent, score = state.extra.get("spent", 0.0), notes.values.get("pool.score")
-        if not len(self._pool(world, state)) and not len(late(state)):
+        waiting = len(late(state))
+        if not waiting and len(world.data) == int((state.data.row >= 0).sum()):
             return "the pool is empty: every row has been asked about"
         if self.budget and len(state.data) >= self.budget:
             return f"the budget of {self.budget} labels is used up"
