@@ -20,6 +20,7 @@ _HOME = {
     "Counts": "counts",
     "Cubic": "surgery.schedule",
     "DualAscent": "objectives.duals",
+    "Elbo": "objectives.vae",
     "EqualizedLoss": "objectives.equalized_loss",
     "ExcessGapClaim": "claims",
     "FeedbackClaim": "claims",
@@ -33,9 +34,11 @@ _HOME = {
     "Notes": "loop",
     "Origin": "data",
     "Prune": "loops.prune",
+    "Quota": "samplers.quota",
     "Recipe": "recipe",
     "Record": "record",
     "Reference": "objectives.reference",
+    "Regenerate": "loops.regenerate",
     "Relabel": "loops.relabel",
     "Rng": "rng",
     "Schema": "data",
@@ -48,11 +51,13 @@ _HOME = {
     "epig": "heuristics.batch",
     "feedback_bound": "bound",
     "margin": "heuristics.uncertainty",
+    "plan_reparation": "samplers.quota_plan",
     "predict": "fit",
     "predictive_entropy": "heuristics.uncertainty",
     "reference_stats": "objectives.reference",
     "repair_weights": "heuristics.repair",
     "run": "loop",
+    "stratified_batch": "samplers.quota",
 }
 
 __all__ = [
@@ -64,6 +69,7 @@ __all__ = [
     "Counts",
     "Cubic",
     "DualAscent",
+    "Elbo",
     "EqualizedLoss",
     "ExcessGapClaim",
     "FeedbackClaim",
@@ -77,9 +83,11 @@ __all__ = [
     "Notes",
     "Origin",
     "Prune",
+    "Quota",
     "Recipe",
     "Record",
     "Reference",
+    "Regenerate",
     "Relabel",
     "Rng",
     "Schema",
@@ -93,11 +101,13 @@ __all__ = [
     "epig",
     "feedback_bound",
     "margin",
+    "plan_reparation",
     "predict",
     "predictive_entropy",
     "reference_stats",
     "repair_weights",
     "run",
+    "stratified_batch",
 ]
 
 
@@ -128,6 +138,7 @@ if TYPE_CHECKING:
     from evenloop.loop import Loop, Notes, State, World, chain, run
     from evenloop.loops.acquire import Acquire
     from evenloop.loops.prune import Prune
+    from evenloop.loops.regenerate import Regenerate
     from evenloop.loops.relabel import Relabel
     from evenloop.objectives.accuracy_gap import AccuracyGap
     from evenloop.objectives.duals import DualAscent
@@ -135,8 +146,11 @@ if TYPE_CHECKING:
     from evenloop.objectives.gradient_reversal import AdversarialObjective, GradientReversal
     from evenloop.objectives.group_dro import GroupDRO
     from evenloop.objectives.reference import Reference, reference_stats
+    from evenloop.objectives.vae import Elbo
     from evenloop.recipe import Recipe
     from evenloop.record import Record
     from evenloop.rng import Rng
+    from evenloop.samplers.quota import Quota, stratified_batch
+    from evenloop.samplers.quota_plan import plan_reparation
     from evenloop.surgery.magnitude import GradualMagnitudePruning
     from evenloop.surgery.schedule import Cubic
