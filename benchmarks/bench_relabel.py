@@ -18,6 +18,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -118,6 +119,7 @@ class Small(nn.Module):
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, 10)."""
         logits: Tensor = self.layers(x)
         return logits
 
@@ -148,7 +150,9 @@ def original_round(theirs: Any, sets: Any, epochs: int, batch: int) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01 / batch, momentum=0.9, nesterov=True)
     for _ in range(epochs):
         for part in batches(train, to_train, True):
-            loss = nn.functional.cross_entropy(model(part["input"]), part["target"], reduction="sum")
+            loss = nn.functional.cross_entropy(
+                model(part["input"]), part["target"], reduction="sum"
+            )
             loss.backward()
             optimizer.step()
             model.zero_grad()
@@ -171,7 +175,9 @@ def nested(theirs: Any, data: GroupedData, n0: int, added: int, rounds: int) -> 
     return train, test, chosen
 
 
-def round_rows(folder: str, n0: int = 2048, added: int = 10, epochs: int = 2) -> list[dict[str, Any]]:
+def round_rows(
+    folder: str, n0: int = 2048, added: int = 10, epochs: int = 2
+) -> list[dict[str, Any]]:
     """Rows per CPU second in rounds 0 and 90, ours over theirs."""
     data = images(n0 * 2)
     found = []
@@ -194,9 +200,7 @@ def our_round(data: GroupedData, n: int, test: int, added: int, epochs: int) -> 
         lr=0.01, momentum=0.9, nesterov=True, batch=128, drop_last=True, epochs=epochs,
         augment="crop-flip",
     )  # fmt: skip
-    done = fit(
-        Pixels(Small(), MEAN, STD), rows, GroupIndex.of(rows), recipe=recipe, rng=Rng.of(0)
-    )
+    done = fit(Pixels(Small(), MEAN, STD), rows, GroupIndex.of(rows), recipe=recipe, rng=Rng.of(0))
     predict(done.model, data.x[n : n + test])
     shown = data.take(torch.arange(n, n + added))
     rows.append(shown.relabel(predict(done.model, shown.x).argmax(1), round=1))
@@ -206,9 +210,11 @@ class Instant(nn.Module):
     """Trains in no time, so that what is left is the loop's own work."""
 
     def train_on(self, x: Tensor, y: Tensor, *, classes: int, seed: int) -> None:
+        """Remember the number of classes."""
         self.classes = classes
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits that are all alike."""
         return x[:, :1].expand(len(x), self.classes)
 
 
@@ -225,7 +231,7 @@ def growth_row(rounds: int = 1000) -> dict[str, Any]:
         rounds=rounds,
         tell=lambda done: times.append(time.process_time()),
     )
-    spent = [b - a for a, b in zip(times[1:], times[2:], strict=False)]
+    spent = [b - a for a, b in pairwise(times[1:])]
     first, last = spent[1:101], spent[-100:]
     ratio = statistics.median(last) / statistics.median(first)
     return row(f"bookkeeping of round {rounds} / round 1", last, first, ratio, "flat", "CPU s")
