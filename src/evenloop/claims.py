@@ -1,34 +1,48 @@
 """Claims: a theorem or a tolerance checked against a record, round by round.
 
 A claim says what may not be exceeded and what was measured; the verdict is "within", "exceeds" or
-"inconclusive", with the slack, its interval and the number of items it rests on.
+"inconclusive", with the slack, its interval and the number of items it rests on. An alarm says what
+was measured; it does not say why.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import isnan, nan
 from typing import Literal, Protocol
 
+from evenloop.counts import Counts
 from evenloop.measures.excess import excess_gap
 from evenloop.record import Row
-from evenloop.shares import Z95, Measured, share_bias, share_gap
+from evenloop.shares import UNKNOWN, Z95, Limited, Measured, share_bias, share_gap
 
-__all__ = ["Claim", "ExcessGapClaim", "FeedbackClaim", "Verdict", "sized_factor"]
+__all__ = [
+    "Claim",
+    "ExcessGapClaim",
+    "FeedbackClaim",
+    "FeedbackStep",
+    "Verdict",
+    "feedback_steps",
+    "spent",
+    "trained",
+]
+
+Says = Literal["within", "exceeds", "inconclusive", "n/a"]
+TrainOn = Literal["all", "subsample", "latest"]
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What a claim says of one round.
 
-    `slack` is bound minus measured, positive while there is room; `low` and `high` are its 95 %
-    limits; `support` is the number of items behind the measurement.
+    `slack` is bound minus measured, positive while there is room; `low` and `high` are its limits;
+    `support` is the number of items behind the measurement. "n/a" is said of a round in which the
+    bound is made of what was measured, so that there is nothing to compare.
     """
 
     round: int
-    says: Literal["within", "exceeds", "inconclusive"]
+    says: Says
     bound: float
     measured: float
     slack: float
@@ -41,10 +55,15 @@ class Verdict:
         """The verdict on `measured <= bound` at 95 %, both with their standard errors."""
         slack = bound - measured
         low, high = slack.value - Z95 * slack.se, slack.value + Z95 * slack.se
-        unsure = isnan(slack.value) or low <= 0 <= high
-        says: Literal["within", "exceeds", "inconclusive"]
-        says = "inconclusive" if unsure else "within" if low > 0 else "exceeds"
-        return Verdict(round, says, bound.value, measured.value, slack.value, low, high, measured.n)
+        return Verdict.between(round, bound.value, measured.value, low, high, measured.n)
+
+    @staticmethod
+    def between(
+        round: int, bound: float, measured: float, low: float, high: float, support: int
+    ) -> Verdict:
+        """The verdict from the limits of the slack; nan limits make it inconclusive."""
+        says: Says = "within" if low > 0 else "exceeds" if high < 0 else "inconclusive"
+        return Verdict(round, says, bound, measured, bound - measured, low, high, support)
 
 
 class Claim(Protocol):
@@ -68,6 +87,112 @@ class Claim(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class FeedbackStep:
+    """What is known of the feedback bound after one round; the next follows from it and a row.
+
+    Attributes:
+        round: counted from 0.
+        bias, gap: of this round, with limits at the level of `spent`.
+        delta: the bias of round 0.
+        factor: bound over tolerance.
+        largest: signed tolerance of largest size so far: the bias of round 0 or a gap.
+        largest_size: limits of its size.
+    """
+
+    round: int
+    bias: Limited
+    gap: Limited
+    delta: Limited
+    factor: float
+    largest: float
+    largest_size: tuple[float, float]
+
+    @property
+    def first_bound(self) -> float:
+        """Bound with the tolerance of round 0, signed like it."""
+        return self.factor * self.delta.value
+
+    @property
+    def largest_bound(self) -> float:
+        """Bound with the largest tolerance measured so far, signed like it."""
+        return self.factor * self.largest
+
+
+def spent(round: int) -> float:
+    """Level of the limits of one round such that those of all rounds hold at 95 % together.
+
+    The error is spent as 0.05 / ((t + 1)(t + 2)), which sums to 0.05 over t = 0, 1, ... however
+    many rounds follow, and halved between the bias and the gap. Nothing is assumed of how rounds
+    depend on each other: they are measured on the same audit items.
+
+    >>> [round(1 - spent(t), 5) for t in range(3)]
+    [0.0125, 0.00417, 0.00208]
+    """
+    return 1 - 0.05 / (2 * (round + 1) * (round + 2))
+
+
+def feedback_steps(
+    rows: Iterable[Row], klass: int, *, train_on: TrainOn = "all", since: FeedbackStep | None = None
+) -> Iterator[FeedbackStep]:
+    """The feedback bound over a record, a step per row; each costs the same, whatever the round.
+
+    The labels' mean excess per unit of tolerance follows e_t = (1 - m_t / n_t) e_{t-1} + k_t / n_t
+    (the recursion behind Theorem 1), whatever m_t and k_t are; where only the latest rows are
+    trained on, e_t = k_t / (m_t + k_t) (e_{t-1} + 1). The factor is 1 + e_t.
+
+    Args:
+        rows: the rounds after `since`, or all.
+        klass: class code whose share is the statistic.
+        train_on: which labelled rows a model is trained on, as in `Relabel`.
+        since: the step of the round before `rows`, together with `rows` starting at that round.
+    """
+    before: Row | None = None
+    step = since
+    for row in rows:
+        if since is not None and row.round <= since.round:
+            before = row
+            continue
+        step = _next(step, before, row, klass, train_on)
+        before = row
+        yield step
+
+
+def _next(
+    last: FeedbackStep | None, before: Row | None, row: Row, klass: int, train_on: TrainOn
+) -> FeedbackStep:
+    audit, level = row.counts.get("audit"), spent(row.round)
+    if audit is None:
+        bias = gap = UNKNOWN
+    else:
+        bias = share_bias(audit, klass, level=level)
+        gap = share_gap(audit, trained(row), klass, level=level)
+    if last is None or before is None:
+        delta, factor, largest, size = bias, 1.0, bias.value, bias.size()
+    else:
+        delta, largest, size = last.delta, last.largest, last.largest_size
+        factor = 1.0 + _excess(last.factor - 1.0, before.sizes, row.sizes, train_on)
+    if not abs(gap.value) <= abs(largest) and not isnan(gap.value):
+        largest = gap.value
+    least, most = gap.size()
+    size = (max(size[0], least), max(size[1], most)) if not isnan(least) else size
+    return FeedbackStep(row.round, bias, gap, delta, factor, largest, size)
+
+
+def _excess(
+    last: float, before: Mapping[str, int], now: Mapping[str, int], train_on: TrainOn
+) -> float:
+    human, model = now["world"] - before["world"], now["relabelled"] - before["relabelled"]
+    if train_on == "latest":
+        return model / (human + model) * (last + 1) if human + model else last
+    return (1 - human / now["train"]) * last + model / now["train"]
+
+
+def trained(row: Row) -> Counts:
+    """Truth against label in the rows the model of this round was really trained on."""
+    return row.counts.get("trained", row.counts["train"])
+
+
+@dataclass(frozen=True, slots=True)
 class FeedbackClaim(Claim):
     """The size of the bias stays below the feedback bound (Taori & Hashimoto, Theorem 1).
 
@@ -76,67 +201,89 @@ class FeedbackClaim(Claim):
     "running" it is the largest gap measured so far, which is what the premise asks for.
 
     The bound follows the rows that were really added: with m human and k model rows a round it is
-    `feedback_bound`; abstentions and top-ups are taken as they happened.
+    `feedback_bound`. It is a bound for rows drawn at random. Where a model abstains, the rows it
+    does label are selected, and the curve is only something to compare with, not a bound; nor does
+    it hold for a single run's luck, only for its mean.
+
+    Verdicts rest on limits of all rounds at once (`spent`): "exceeds" means that the lower limit of
+    the bias is above the bound made of upper limits, "within" the opposite. So a run whose bias
+    never exceeds its bound raises an alarm in at most 5 % of cases, over any number of rounds.
+    Round 0 is n/a: its bias is the tolerance.
 
     Attributes:
         klass: class code whose share is the statistic.
         tolerance: where delta comes from.
+        train_on: which labelled rows a model is trained on, as in `Relabel`.
     """
 
     klass: int
     tolerance: Literal["first", "running"] = "first"
-
-    def delta(self, rows: Sequence[Row], round: int) -> Measured:
-        """Signed tolerance known at `round`, with its standard error."""
-        first = share_bias(rows[0].counts["audit"], self.klass)
-        if self.tolerance == "first":
-            return first
-        gaps = [
-            share_gap(row.counts["audit"], row.counts["train"], self.klass)
-            for row in rows[: round + 1]
-        ]
-        return max([first, *gaps], key=lambda gap: abs(gap.value))
+    train_on: TrainOn = "all"
+    _seen: list[tuple[Mapping[str, Counts], FeedbackStep]] = field(
+        default_factory=list, init=False, repr=False, compare=False
+    )
 
     def bound(self, rows: Sequence[Row], round: int) -> Measured:
-        """Size of the bound at `round`."""
-        factor = sized_factor([row.sizes for row in rows[: round + 1]])[-1]
-        delta = self.delta(rows, round)
-        return Measured(factor * abs(delta.value), factor * delta.se, delta.n)
+        """Size of the bound at `round`; the running one without an error of its own."""
+        step = self._step(rows, round)
+        if self.tolerance == "first":
+            delta = step.delta
+            return Measured(abs(step.first_bound), step.factor * delta.se, delta.n)
+        return Measured(abs(step.largest_bound), nan, step.gap.n)
 
     def measured(self, rows: Sequence[Row], round: int) -> Measured:
         """Size of the bias on the audit split."""
-        bias = share_bias(rows[round].counts["audit"], self.klass)
+        bias = self._step(rows, round).bias
         return Measured(abs(bias.value), bias.se, bias.n)
 
+    def verdict(self, rows: Sequence[Row], round: int) -> Verdict:
+        """The two held against each other, with limits that hold for all rounds at once."""
+        return self._judge(self._step(rows, round))
+
+    def verdicts(self, rows: Sequence[Row]) -> list[Verdict]:
+        """The verdict of every round, in one pass."""
+        steps = feedback_steps(rows, self.klass, train_on=self.train_on)
+        return [self._judge(step) for step in steps]
+
     def alarm(self, rows: Sequence[Row]) -> str | None:
-        """Names the round, the bias, the bound and the tolerance when the bound is crossed."""
-        round = len(rows) - 1
-        if round == 0:
-            return None
-        verdict = self.verdict(rows, round)
+        """Names the round, the bias, the bound and both gaps when the bound is crossed."""
+        step = self._step(rows, len(rows) - 1)
+        verdict = self._judge(step)
         if verdict.says != "exceeds":
             return None
         kind = "round 0" if self.tolerance == "first" else "the largest gap so far"
+        first = rows[0].counts
+        start = share_gap(first["audit"], trained(rows[0]), self.klass).value
         return (
-            f"round {round}: bias {verdict.measured:.3f} is above the feedback bound "
-            f"{verdict.bound:.3f} (tolerance from {kind}; n={verdict.support}): "
-            "the labeller's gap to its training labels has grown, the premise does not hold"
+            f"round {step.round}: the bias, {step.bias.value:+.3f}, is above the feedback bound, "
+            f"{verdict.bound:.3f} in size (tolerance from {kind}; n={verdict.support}; limits that "
+            f"hold for all rounds); the gap to the training labels is {step.gap.value:+.3f}, at "
+            f"round 0 it was {start:+.3f}"
         )
 
+    def _step(self, rows: Sequence[Row], round: int) -> FeedbackStep:
+        """The step of `round`, carried on from the last one asked for where that belongs to it."""
+        place, step = 0, None
+        for counts, seen in self._seen[:1]:
+            if seen.round <= round and rows[seen.round].counts is counts:
+                place, step = seen.round, seen
+        rest = rows[place : round + 1]
+        for newer in feedback_steps(rest, self.klass, train_on=self.train_on, since=step):
+            step = newer
+        assert step is not None
+        self._seen[:] = [(rows[round].counts, step)]
+        return step
 
-def sized_factor(sizes: Sequence[Mapping[str, int]]) -> list[float]:
-    """Bound over tolerance at each round, for training sets of these sizes by origin.
-
-    The mean excess of the labels follows e_t = (1 - m_t / n_t) e_{t-1} + k_t / n_t per unit of
-    tolerance (the recursion behind the theorem), whatever m_t and k_t are.
-    """
-    excess, factors = 0.0, [1.0]
-    for before, now in pairwise(sizes):
-        human = now["world"] - before["world"]
-        model = now["relabelled"] - before["relabelled"]
-        excess = (1 - human / now["train"]) * excess + model / now["train"]
-        factors.append(1.0 + excess)
-    return factors
+    def _judge(self, step: FeedbackStep) -> Verdict:
+        least, most = step.bias.size()
+        size, bound = step.delta.size(), abs(step.first_bound)
+        if self.tolerance == "running":
+            size, bound = step.largest_size, abs(step.largest_bound)
+        measured, n = abs(step.bias.value), step.bias.n
+        if step.round == 0:
+            return Verdict(0, "n/a", bound, measured, bound - measured, nan, nan, n)
+        low, high = step.factor * size[0] - most, step.factor * size[1] - least
+        return Verdict.between(step.round, bound, measured, low, high, n)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ from typing import Any
 import pandas as pd
 
 from evenloop import measures
-from evenloop.claims import sized_factor
+from evenloop.claims import TrainOn, feedback_steps, trained
 from evenloop.record import Record, Row
-from evenloop.shares import Z95, Measured, share_bias, share_gap
+from evenloop.shares import Limited, share_bias, share_gap
 
 __all__ = ["COLUMNS", "frame", "of_record"]
 
@@ -24,23 +24,35 @@ COLUMNS = ("seed", "round", "stage", "split", "group", "metric", "value", "low",
 Entry = Mapping[str, Any]
 
 
-def frame(records: Mapping[int, Record], *, track: int | None, groups: bool) -> pd.DataFrame:
+def frame(
+    records: Mapping[int, Record],
+    *,
+    track: int | None,
+    groups: bool,
+    train_on: TrainOn = "all",
+) -> pd.DataFrame:
     """The long table of every seed's record, with the columns `COLUMNS`.
+
+    Limits are at 95 % for one round at a time, but for "bound of largest gap", a maximum over
+    rounds, whose limits rest on those of all rounds at once.
 
     Args:
         records: by seed.
         track: class code whose share is the bias statistic, if there is one.
         groups: whether the groups are people's (parity gaps are of interest), not the classes.
+        train_on: which labelled rows a relabelling loop trains on.
     """
     rows = [
         {"seed": seed, **entry}
         for seed, record in records.items()
-        for entry in of_record(record.rows, track=track, groups=groups)
+        for entry in of_record(record.rows, track=track, groups=groups, train_on=train_on)
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def of_record(rows: Sequence[Row], *, track: int | None, groups: bool) -> Iterator[Entry]:
+def of_record(
+    rows: Sequence[Row], *, track: int | None, groups: bool, train_on: TrainOn = "all"
+) -> Iterator[Entry]:
     """Entries of one record, round by round."""
     for row in rows:
         at = _At(row.round)
@@ -52,12 +64,12 @@ def of_record(rows: Sequence[Row], *, track: int | None, groups: bool) -> Iterat
             if not isinstance(value, str):
                 yield at.entry("notes", "all", name, float(value))
         for name, counts in row.counts.items():
-            if name not in ("audit", "train"):
+            if name not in ("audit", "train", "trained"):
                 yield from at.estimate(name, measures.accuracy(counts.pooled()))
             if f"{name}.reference" in row.counts:
                 yield from _excess(at, row, name)
     if track is not None and rows and "audit" in rows[0].counts:
-        yield from _bounds(rows, track)
+        yield from _bounds(rows, track, train_on)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +108,8 @@ class _At:
         n = min(gap.support) if gap.between else 0
         return self.entry("audit", "all", gap.name, gap.value, gap.low, gap.high, n)
 
-    def measured(self, split: str, metric: str, value: Measured) -> Entry:
-        low, high = value.value - Z95 * value.se, value.value + Z95 * value.se
-        return self.entry(split, "all", metric, value.value, low, high, value.n)
+    def limited(self, metric: str, share: Limited) -> Entry:
+        return self.entry("audit", "all", metric, share.value, share.low, share.high, share.n)
 
 
 def _sizes(at: _At, row: Row) -> Iterator[Entry]:
@@ -111,7 +122,7 @@ def _sizes(at: _At, row: Row) -> Iterator[Entry]:
 
 def _labels(at: _At, row: Row, track: int | None) -> Iterator[Entry]:
     """Shares of the classes in the labels that were trained on, exact: they are all counted."""
-    counts = row.counts["train"]
+    counts = trained(row)
     table = counts.table.sum(0)
     total = int(table.sum())
     if not total:
@@ -152,8 +163,8 @@ def _audit(at: _At, row: Row, track: int | None, groups: bool) -> Iterator[Entry
     if track is not None:
         yield from at.estimate("audit", measures.predicted_share(pooled, track))
         yield from at.estimate("audit", measures.true_share(pooled, track))
-        yield at.measured("audit", "bias", share_bias(counts, track))
-        yield at.measured("audit", "gap to labels", share_gap(counts, row.counts["train"], track))
+        yield at.limited("bias", share_bias(counts, track))
+        yield at.limited("gap to labels", share_gap(counts, trained(row), track))
         if groups:
             yield from at.estimate("audit", measures.predicted_share(counts, track))
 
@@ -171,15 +182,15 @@ def _excess(at: _At, row: Row, split: str) -> Iterator[Entry]:
         yield {**at.gap(gap), "split": split}
 
 
-def _bounds(rows: Sequence[Row], track: int) -> Iterator[Entry]:
+def _bounds(rows: Sequence[Row], track: int, train_on: TrainOn) -> Iterator[Entry]:
     """Both feedback bounds, signed like the tolerance they are made of."""
     first = share_bias(rows[0].counts["audit"], track)
-    factors = sized_factor([row.sizes for row in rows])
-    largest = first
-    for row, factor in zip(rows, factors, strict=True):
-        gap = share_gap(row.counts["audit"], row.counts["train"], track)
-        largest = max(largest, gap, key=lambda m: abs(m.value))
-        at = _At(row.round)
-        for metric, delta in (("bound of round 0", first), ("bound of largest gap", largest)):
-            scaled = Measured(factor * delta.value, factor * delta.se, delta.n)
-            yield at.measured("audit", metric, scaled)
+    for step in feedback_steps(rows, track, train_on=train_on):
+        at, factor = _At(step.round), step.factor
+        yield at.entry("audit", "all", "bound over tolerance", factor)
+        low, high = factor * first.low, factor * first.high
+        yield at.entry("audit", "all", "bound of round 0", step.first_bound, low, high, first.n)
+        sign = -1.0 if step.largest < 0 else 1.0
+        low, high = sorted(sign * factor * size for size in step.largest_size)
+        largest = step.largest_bound
+        yield at.entry("audit", "all", "bound of largest gap", largest, low, high, step.gap.n)

@@ -6,9 +6,11 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -22,6 +24,7 @@ Floats = NDArray[np.float64]
 # Stand-ins in the drawing for the colours of the page's style sheet: the eight of Okabe and Ito,
 # which stay apart for colour-blind readers, and the ink.
 CROWDED = 5
+LONG = 34
 INK, FAINT = "#010101", "#020202"
 SERIES = tuple(f"#0{i}0{i}0f" for i in range(1, 9))
 STYLES: tuple[str, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)), "-")  # type: ignore[assignment]
@@ -63,7 +66,7 @@ def line_figure(
         zero: whether to draw the line of zero.
         size: in inches; the page scales it.
     """
-    settings = {
+    settings: dict[Any, Any] = {
         "svg.fonttype": "none",
         "svg.hashsalt": "evenloop",
         "font.family": "sans-serif",
@@ -77,25 +80,36 @@ def line_figure(
         if zero:
             axes.axhline(0, color=FAINT, linewidth=0.8)
         crowded = len(lines) > CROWDED
-        for place, line in enumerate(lines):
-            _draw(axes, line, place, crowded)
-        figure.legend(
-            loc="outside lower center",
-            ncols=2,
-            frameon=False,
-            labelcolor=INK,
-            fontsize=8,
-            handlelength=2.6,
-        )
+        drawn = [_draw(axes, line, place, crowded) for place, line in enumerate(lines)]
+        _legend(figure, drawn, [line.label for line in lines])
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     return _as_element(text.getvalue(), _described(title, lines))
 
 
+def _legend(figure: Figure, drawn: Sequence[Artist], names: Sequence[str]) -> None:
+    """Below the panel; names are set as they are: matplotlib would skip "_x" and parse "$x$"."""
+    legend = figure.legend(
+        drawn,
+        [str(place) for place in range(len(names))],
+        loc="outside lower center",
+        ncols=2 if all(len(name) <= LONG for name in names) else 1,
+        frameon=False,
+        labelcolor=INK,
+        fontsize=9,
+        handlelength=2.6,
+    )
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_text(name)
+        text.set_parse_math(False)
+
+
 def _frame(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
-    axes.set_title(title, color=INK, fontsize=10, loc="left")
+    heading = axes.set_title(title, color=INK, fontsize=10.5, loc="left")
     axes.set_xlabel(xlabel, color=INK)
     axes.set_ylabel(ylabel, color=INK)
+    for text in (heading, axes.xaxis.label, axes.yaxis.label):
+        text.set_parse_math(False)
     axes.tick_params(colors=INK, labelcolor=INK)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(color=FAINT, alpha=0.35, linewidth=0.6)
@@ -104,7 +118,7 @@ def _frame(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
         spine.set_color(FAINT)
 
 
-def _draw(axes: Axes, line: Line, place: int, crowded: bool) -> None:
+def _draw(axes: Axes, line: Line, place: int, crowded: bool) -> Artist:
     """A line with its band; where many lines share a panel, with limits at the last round only."""
     colour = INK if line.flat else SERIES[place % len(SERIES)]
     style = ":" if line.flat else STYLES[place % len(STYLES)]
@@ -118,10 +132,11 @@ def _draw(axes: Axes, line: Line, place: int, crowded: bool) -> None:
     elif line.low is not None and line.high is not None:
         axes.fill_between(rounds, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
     marker = "o" if len(rounds) < 3 else None
-    axes.plot(
-        rounds, line.value, color=colour, linestyle=style, linewidth=1.6, label=line.label,
+    (curve,) = axes.plot(
+        rounds, line.value, color=colour, linestyle=style, linewidth=1.6,
         marker=marker, markersize=4,
     )  # fmt: skip
+    return curve
 
 
 def _described(title: str, lines: Sequence[Line]) -> str:

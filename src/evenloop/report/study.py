@@ -15,6 +15,7 @@ from evenloop.config import RunConfig
 from evenloop.intervals import band
 from evenloop.record import Record, Row
 from evenloop.report.figures import Line
+from evenloop.shares import ALIKE
 
 __all__ = ["Study"]
 
@@ -50,42 +51,58 @@ class Study:
     @cached_property
     def _by_metric(self) -> Mapping[tuple[str, str, str], pd.DataFrame]:
         grouped = self.table.groupby(["split", "metric", "group"], sort=False)
-        return {(str(s), str(m), str(g)): part for (s, m, g), part in grouped}  # type: ignore[misc]
+        return {(str(s), str(m), str(g)): part for (s, m, g), part in grouped}
 
     def has(self, metric: str, split: str = "audit", group: str = "all") -> bool:
         """Whether any round of any seed has this metric."""
         return (split, metric, group) in self._by_metric
 
     def curves(
-        self, metric: str, split: str = "audit", group: str = "all"
+        self, metric: str, split: str = "audit", group: str = "all", column: str = "value"
     ) -> list[NDArray[np.float64]]:
-        """The metric of every seed round by round; nan where a round has none."""
+        """A column of the metric of every seed round by round; nan where a round has none."""
         part = self._by_metric.get((split, metric, group))
         if part is None:
             return []
         found = []
         for _, seed in part.groupby("seed"):
             curve = np.full(int(seed["round"].max()) + 1, np.nan)
-            curve[seed["round"].to_numpy()] = seed["value"].to_numpy()
+            curve[seed["round"].to_numpy()] = seed[column].to_numpy()
             found.append(curve)
         return found
 
+    def grid(
+        self, metric: str, split: str = "audit", group: str = "all", column: str = "value"
+    ) -> NDArray[np.float64]:
+        """The same as one array (seeds that have it, rounds); nan where a seed has none."""
+        curves = self.curves(metric, split, group, column)
+        grid = np.full((len(curves), self.rounds), np.nan)
+        for place, curve in zip(grid, curves, strict=True):
+            place[: len(curve)] = curve
+        return grid
+
     def line(self, label: str, metric: str, split: str = "audit", group: str = "all") -> Line:
-        """The metric as a line: over seeds with the mean's limits, alone with those of its counts."""
-        curves = self.curves(metric, split, group)
-        if len(curves) > 1:
-            over = band(curves)
-            low, high = over.low, over.high
-            if self._is_share(metric, split, group):
-                low, high = np.clip(low, 0, 1), np.clip(high, 0, 1)
-            return Line(label, over.mean, low, high, thin=tuple(curves))
-        part = self._by_metric.get((split, metric, group))
-        if part is None:
+        """The metric as a line: over seeds with the mean's limits, alone with its counts' own.
+
+        Where all seeds agree to the last item their deviation is no measure of anything; the
+        limits are then the widest that the counts of a single seed give.
+        """
+        if not self.has(metric, split, group):
             return Line(label, np.full(self.rounds, np.nan))
-        low, high = (np.full(len(curves[0]), np.nan) for _ in range(2))
-        low[part["round"].to_numpy()] = part["low"].to_numpy()
-        high[part["round"].to_numpy()] = part["high"].to_numpy()
-        return Line(label, curves[0], low, high)
+        curves = self.curves(metric, split, group)
+        lows = self.grid(metric, split, group, "low")
+        highs = self.grid(metric, split, group, "high")
+        if len(curves) == 1:
+            length = len(curves[0])
+            return Line(label, curves[0], lows[0, :length], highs[0, :length])
+        over = band(curves)
+        length, alike = len(over.mean), (over.sd <= ALIKE)
+        # np.fmin passes over nan: a seed that stopped early
+        low = np.where(alike, np.fmin.reduce(lows)[:length], over.low)
+        high = np.where(alike, np.fmax.reduce(highs)[:length], over.high)
+        if self._is_share(metric, split, group):
+            low, high = np.clip(low, 0, 1), np.clip(high, 0, 1)
+        return Line(label, over.mean, low, high, thin=tuple(curves))
 
     def _is_share(self, metric: str, split: str, group: str) -> bool:
         """Whether every single limit lies in [0, 1]: then the mean's are cut there too."""

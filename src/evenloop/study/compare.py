@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
 
 from evenloop import metrics
+from evenloop.claims import TrainOn
 from evenloop.config import ConfigError, RunConfig
 from evenloop.intervals import Runs, across_runs, paired_runs
 from evenloop.record import Record
+from evenloop.shares import ALIKE
 from evenloop.study.seeds import read_study
 from evenloop.words import nearest
 
-__all__ = ["Arm", "arms_of", "compare", "table_of", "tracked"]
+__all__ = ["Arm", "arms_of", "compare", "table_of", "tracked", "trains_on"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,7 +57,16 @@ def tracked(config: RunConfig, records: Mapping[int, Record]) -> int | None:
 def table_of(config: RunConfig, records: Mapping[int, Record]) -> pd.DataFrame:
     """The long table of a study."""
     people = not set(config.by) <= {"truth", "label"}
-    return metrics.frame(records, track=tracked(config, records), groups=people)
+    track = tracked(config, records)
+    return metrics.frame(records, track=track, groups=people, train_on=trains_on(config))
+
+
+def trains_on(config: RunConfig) -> TrainOn:
+    """Which labelled rows a study's relabelling loop trains on, "all" where there is none."""
+    for entry in config.loop:
+        if "relabel" in entry:
+            return cast(TrainOn, (entry["relabel"] or {}).get("train_on", "all"))
+    return "all"
 
 
 def arms_of(folders: Sequence[Path], names: Sequence[str] | None = None) -> list[Arm]:
@@ -91,7 +104,8 @@ def compare(
 
     Returns:
         One row per metric, round and arm: mean, low, high, sd and n over seeds, and difference,
-        difference_low, difference_high, pairs of the paired difference from the first arm.
+        difference_low, difference_high, pairs of the paired difference from the first arm. Limits
+        are nan ("not estimable between seeds") with one seed or where all seeds agree exactly.
 
     Raises:
         ConfigError: a metric that no arm has.
@@ -120,18 +134,27 @@ def compare(
 
 
 def _cells(over: Runs, against: Runs | None) -> dict[str, float]:
+    low, high = _limits(over)
     cells = {
         "mean": float(over.mean),
-        "low": float(over.low),
-        "high": float(over.high),
+        "low": low,
+        "high": high,
         "sd": float(over.sd),
         "n": int(over.n),
     }
     if against is not None:
+        low, high = _limits(against)
         cells |= {
             "difference": float(against.mean),
-            "difference_low": float(against.low),
-            "difference_high": float(against.high),
+            "difference_low": low,
+            "difference_high": high,
             "pairs": int(against.n),
         }
     return cells
+
+
+def _limits(runs: Runs) -> tuple[float, float]:
+    """Limits between seeds; nan where all seeds agree to the last item, which proves nothing."""
+    if not runs.sd > ALIKE:
+        return nan, nan
+    return float(runs.low), float(runs.high)

@@ -11,138 +11,178 @@ from dataclasses import replace
 
 import numpy as np
 
-from evenloop.claims import FeedbackClaim, Verdict, sized_factor
-from evenloop.intervals import across_runs, band
+from evenloop.claims import FeedbackClaim, Verdict
+from evenloop.intervals import Bounded
 from evenloop.report.figures import Line, line_figure
 from evenloop.report.sections import Section, Table
 from evenloop.report.study import Study
+from evenloop.shares import slack_over_runs
+from evenloop.study.compare import trains_on
 
 ORDER = 10
+Verdicts = Sequence[Sequence[Verdict]]
 
 
 def build(study: Study) -> Section | None:
     """The section, for studies with a tracked class whose loop relabels."""
-    if study.track is None or not any("relabel" in entry for entry in study.config.loop):
+    relabels = any("relabel" in entry for entry in study.config.loop)
+    if study.track is None or not relabels or not study.has("bias"):
         return None
     name = study.first.counts["train"].classes[study.track]
-    verdicts = {kind: _verdicts(study, kind) for kind in ("first", "running")}
+    first, running = (_verdicts(study, study.track, kind) for kind in ("first", "running"))
+    bias, verdict = _bias_words(study, name), _verdict_words(study, first)
     text = [
-        f"The statistic is the share of class {name}. Its bias is what the model says on the audit "
-        "split minus what people say there; its gap is what the model says minus the share in the "
-        "labels it was trained on.",
-        *_words(study, verdicts["first"]),
+        f"Bias is the share of class {name} the model predicts on the audit split minus the share "
+        "people give there. Gap is the same prediction minus the share in the labels this model "
+        "was trained on. The bound says how large the bias may become while the gap stays within "
+        "its tolerance; it is drawn with the tolerance of round 0, as in the paper, and with the "
+        "largest gap of any round so far. That one rests on a maximum of noisy measurements and "
+        "tends to be too wide.",
+        bias,
+        verdict,
         _premise(study),
-        "Who can be harmed: items of class "
-        f"{name} and of the classes it displaces, when later models, decisions or counts rest on "
-        "these labels. A share says nothing of which items were mistaken; see the accuracy of "
-        "every group below.",
+        *_cautions(study),
+        f"Who can be harmed: items of class {name} and of the classes it displaces, when later "
+        "models, decisions or counts rest on these labels. A share does not say which items were "
+        "mistaken; see the accuracy of every group below.",
     ]
+    tables = [_table_over_seeds(study)] if len(study.records) > 1 else []
     return Section(
         "Label feedback",
         text=text,
         figures=_figures(study, name),
-        note=f"Bands: {study.limits()}. The bound is that of the mean tolerance over seeds.",
-        tables=[_table(study, verdicts)],
-        summary=_words(study, verdicts["first"])[:1],
+        note=f"Bands: {study.limits()}, one round at a time.",
+        tables=[*tables, _table(study, first, running)],
+        summary=[bias, verdict],
     )
 
 
-def _verdicts(study: Study, kind: str) -> list[list[Verdict]]:
-    claim = FeedbackClaim(study.track or 0, "first" if kind == "first" else "running")
-    return [
-        [claim.verdict(record.rows, t) for t in range(len(record.rows))]
-        for record in study.records.values()
-    ]
+def _verdicts(study: Study, klass: int, kind: str) -> Verdicts:
+    tolerance = "first" if kind == "first" else "running"
+    claim = FeedbackClaim(klass, tolerance, trains_on(study.config))  # type: ignore[arg-type]
+    return [claim.verdicts(record.rows) for record in study.records.values()]
 
 
-def _words(study: Study, verdicts: Sequence[Sequence[Verdict]]) -> list[str]:
+def _bias_words(study: Study, name: str) -> str:
     bias = study.line("bias", "bias")
-    start, end = bias.value[0], bias.value[-1]
-    n = study.first.counts["audit"].total
-    seeds = len(study.records)
-    basis = f"{n} audit items, {seeds} seed{'s' if seeds > 1 else ''}"
-    low, high = _last_limits(bias)
-    lines = [
-        f"Bias {start:+.3f} at round 0 and {end:+.3f} [{low:+.3f}, {high:+.3f}] at round "
-        f"{len(bias.value) - 1} ({basis})."
-    ]
-    crossed = [next((v for v in run if v.round and v.says == "exceeds"), None) for run in verdicts]
-    firsts = [v.round for v in crossed if v is not None]
-    bound = _bounds(study)[0].value
-    mean_crosses = _mean_crossing(study, bound)
-    if mean_crosses is not None:
-        lines.append(
-            f"The mean bias is above the bound drawn from round 0 at round {mean_crosses} "
-            f"(95 % limits over seeds): {abs(bias.value[mean_crosses]):.3f} against "
-            f"{abs(bound[mean_crosses]):.3f}."
+    n, seeds = study.first.counts["audit"].total, len(study.records)
+    last = len(bias.value) - 1
+    start = f"Bias towards class {name}: {_with_limits(bias, 0)} at round 0"
+    end = f" and {_with_limits(bias, last)} at round {last}" if last else ""
+    return f"{start}{end} ({n} audit items, {seeds} seed{'s' if seeds > 1 else ''}, 95 % limits)."
+
+
+def _with_limits(line: Line, at: int) -> str:
+    if line.low is None or line.high is None or np.isnan(line.low[at]):
+        return f"{line.value[at]:+.3f} (no limits)"
+    return f"{line.value[at]:+.3f} [{line.low[at]:+.3f}, {line.high[at]:+.3f}]"
+
+
+def _slack(study: Study, first: str, later: str, factor: np.ndarray | None) -> Bounded:
+    """Room of rounds 1, 2, ... over seeds, in pairs, at 95 % for all rounds together."""
+    start, grid = study.grid(first)[:, 0], study.grid(later)[:, 1:]
+    scale = np.ones(grid.shape) if factor is None else factor
+    return slack_over_runs(start, grid, scale)
+
+
+def _bound_slack(study: Study) -> Bounded:
+    return _slack(study, "bias", "bias", study.grid("bound over tolerance")[:, 1:])
+
+
+def _verdict_words(study: Study, verdicts: Verdicts) -> str:
+    """Whether the bias is above the bound of round 0: over seeds, or in the counts of one seed."""
+    if study.rounds == 1:
+        return "There is no later round to hold against the bound drawn from round 0."
+    if len(study.records) == 1:
+        return _one_seed(verdicts[0])
+    slack = _bound_slack(study)
+    above = np.flatnonzero(slack.high < 0) + 1
+    alone = [v for run in verdicts for v in run if v.says == "exceeds"]
+    seeds = len({id(run) for run in verdicts for v in run if v.says == "exceeds"})
+    basis = "paired by seed, 95 % for all rounds together"
+    counts = f"{seeds} of {len(verdicts)} seeds cross their own bound in their counts alone"
+    counts += f", first at round {min(v.round for v in alone)}." if alone else "."
+    if len(above):
+        worst = int(above[np.argmin(slack.value[above - 1])])
+        bias, bound = (study.line("", m).value[worst] for m in ("bias", "bound of round 0"))
+        return (
+            f"The bias crosses the bound drawn from round 0, first at round {above[0]}; at round "
+            f"{worst} it is {abs(bias):.3f} in size, the bound {abs(bound):.3f} ({basis}). {counts}"
         )
-    if firsts:
-        lines.append(
-            f"{len(firsts)} of {seeds} seeds exceed their own round-0 bound beyond the 95 % limits "
-            f"of their counts, first at round {min(firsts)}."
+    last = len(slack.value) - 1
+    known = "with room to spare" if slack.low[last] > 0 else "without certainty either way"
+    return (
+        "The mean bias is at no round surely above the bound drawn from round 0; the last round "
+        f"ends {known} ({basis}). {counts}"
+    )
+
+
+def _one_seed(verdicts: Sequence[Verdict]) -> str:
+    above = [v for v in verdicts if v.says == "exceeds"]
+    if above:
+        worst = min(above, key=lambda v: v.slack)
+        return (
+            f"The bias crosses the bound drawn from round 0, first at round {above[0].round}; at "
+            f"round {worst.round} it is {worst.measured:.3f} in size, the bound {worst.bound:.3f} "
+            f"(limits of the counts that hold for all rounds; n={worst.support})."
         )
-    elif mean_crosses is None:
-        says = {run[-1].says for run in verdicts}
-        lines.append(
-            "No seed exceeds its round-0 bound beyond its limits; at the last round the verdict is "
-            + " or ".join(sorted(says))
-            + "."
-        )
-    return lines
-
-
-def _last_limits(line: Line) -> tuple[float, float]:
-    if line.low is None or line.high is None:
-        return float("nan"), float("nan")
-    return float(line.low[-1]), float(line.high[-1])
-
-
-def _mean_crossing(study: Study, bound: np.ndarray) -> int | None:
-    """First round at which the lower limit of the mean slack's opposite is above zero."""
-    curves = study.curves("bias")
-    if len(curves) < 2:
-        return None
-    over = band([np.abs(curve) for curve in curves])
-    reached = min(len(bound), len(over.low))
-    above = np.flatnonzero(over.low[1:reached] > np.abs(bound[1:reached]))
-    return int(above[0]) + 1 if len(above) else None
+    last = verdicts[-1]
+    return (
+        "The bias is at no round surely above the bound drawn from round 0; at the last round it "
+        f"is {last.measured:.3f} in size, the bound {last.bound:.3f}, and the verdict is "
+        f"{last.says} (n={last.support}). One seed cannot tell what other seeds would do."
+    )
 
 
 def _premise(study: Study) -> str:
-    gaps = np.abs(band(study.curves("gap to labels")).mean)
-    worst = int(np.nanargmax(gaps))
-    holds = worst == 0 or gaps[worst] <= gaps[0]
-    if holds:
+    """Whether the gap grew beyond its first value, tested in pairs."""
+    gap = study.line("gap", "gap to labels").value
+    if np.isnan(gap).all():
+        return "The gap to the training labels could not be measured."
+    worst = int(np.nanargmax(np.abs(gap)))
+    seen = f"It is {gap[0]:+.3f} at round 0 and largest at round {worst}, {gap[worst]:+.3f}"
+    start = "The bound's premise is a gap that stays within its tolerance. "
+    if len(study.records) == 1:
+        return f"{start}{seen}. Whether it grew is tested over seeds only; this study has one."
+    if study.rounds == 1:
+        return f"{start}{seen}."
+    slack = _slack(study, "gap to labels", "gap to labels", None)
+    grown = np.flatnonzero(slack.high < 0) + 1
+    if len(grown):
         return (
-            "The theorem's premise: the gap to the training labels stays within its first value. "
-            f"Measured: largest at round {worst}, {gaps[worst]:.3f}; the premise is not contradicted."
+            f"{start}{seen}; from round {grown[0]} on it is at {len(grown)} of {study.rounds - 1} "
+            "rounds surely larger than at round 0 (paired by seed, 95 % for all rounds together). "
+            "So the curve drawn from round 0 is no bound for this labeller; read the other one."
         )
     return (
-        f"The theorem's premise is that the gap to the training labels does not grow. Measured: "
-        f"{gaps[0]:.3f} at round 0, {gaps[worst]:.3f} at round {worst}. The bound drawn from round "
-        "0 is then no bound; the one drawn from the largest gap so far is the one to read."
+        f"{start}{seen}; at no round is it surely larger than at round 0 (paired by seed, 95 % "
+        "for all rounds together)."
     )
 
 
-def _bounds(study: Study) -> tuple[Line, Line]:
-    """Both bounds for the mean over seeds, signed like their tolerance."""
-    rows = max((record.rows for record in study.records.values()), key=len)
-    factors = np.array(sized_factor([row.sizes for row in rows]))
-    first = float(across_runs([curve[0] for curve in study.curves("bias")]).mean)
-    gaps = band(study.curves("gap to labels")).mean
-    largest = [first]
-    for gap in gaps:
-        largest.append(gap if abs(gap) > abs(largest[-1]) else largest[-1])
-    return (
-        Line("bound, tolerance of round 0", factors * first),
-        Line("bound, largest gap so far", factors * np.array(largest[1:])),
+def _cautions(study: Study) -> list[str]:
+    """What takes the bound its proof in this study."""
+    unsure = sum(
+        int(value)
+        for record in study.records.values()
+        for row in record.rows
+        for name, value in row.values.items()
+        if name.split(".")[-1] == "abstained"
     )
+    if not unsure:
+        return []
+    return [
+        f"The model abstained on {unsure} rows, so the rows it did label are selected. The curves "
+        "are then something to compare with; they are not a bound."
+    ]
 
 
 def _figures(study: Study, name: str) -> list[str]:
     truth = study.line("people's share", f"true share of {name}")
     truth = replace(truth, low=None, high=None, thin=(), flat=True)
-    first, largest = _bounds(study)
+    first = study.line("bound, tolerance of round 0", "bound of round 0")
+    largest = study.line("bound, largest gap so far", "bound of largest gap")
+    first, largest = (replace(line, low=None, high=None, thin=()) for line in (first, largest))
     base = np.nanmean(truth.value)
 
     def shifted(line: Line) -> Line:
@@ -176,21 +216,44 @@ def _figures(study: Study, name: str) -> list[str]:
     ]
 
 
-def _table(study: Study, verdicts: dict[str, list[list[Verdict]]]) -> Table:
+def _table_over_seeds(study: Study) -> Table:
+    bias, gap = study.line("bias", "bias"), study.line("gap", "gap to labels")
+    bound, n = study.line("bound", "bound of round 0"), np.isfinite(study.grid("bias")).sum(0)
+    slack = _bound_slack(study)
     rows = []
-    for seed, record, first, running in zip(
-        study.records, study.records.values(), verdicts["first"], verdicts["running"], strict=True
+    for t in range(study.rounds):
+        cells = ["n/a", "n/a"]
+        if t:
+            value, low, high = (float(part[t - 1]) for part in slack)
+            says = "within" if low > 0 else "exceeds" if high < 0 else "inconclusive"
+            limits = "not estimable" if np.isnan(low) else f"[{low:+.3f}, {high:+.3f}]"
+            cells = [f"{value:+.3f} {limits}", says]
+        shown = (_with_limits(bias, t), _with_limits(gap, t), f"{bound.value[t]:+.3f}")
+        rows.append((str(t), *shown, *cells, str(n[t])))
+    head = (
+        "round", "bias [95 %]", "gap to labels [95 %]", "bound, round 0",
+        "slack [95 %, all rounds]", "verdict", "seeds",
+    )  # fmt: skip
+    return Table("The claim over seeds, at every round", head, rows, folded=True)
+
+
+def _table(study: Study, first: Verdicts, running: Verdicts) -> Table:
+    rows = []
+    for seed, record, a_run, b_run in zip(
+        study.records, study.records.values(), first, running, strict=True
     ):
-        for row, a, b in zip(record.rows, first, running, strict=True):
+        for row, a, b in zip(record.rows, a_run, b_run, strict=True):
+            limits = "" if np.isnan(a.low) else f" [{a.low:+.3f}, {a.high:+.3f}]"
             rows.append(
                 (
                     str(seed), str(row.round), str(row.sizes["train"]), f"{a.measured:.3f}",
-                    f"{a.bound:.3f}", f"{a.slack:+.3f} [{a.low:+.3f}, {a.high:+.3f}]", a.says,
-                    f"{b.bound:.3f}", b.says, str(a.support),
+                    f"{a.bound:.3f}", f"{a.slack:+.3f}{limits}", a.says, f"{b.bound:.3f}", b.says,
+                    str(a.support),
                 )
             )  # fmt: skip
     head = (
-        "seed", "round", "rows", "size of bias", "bound, round 0", "slack [95 %]", "verdict",
-        "bound, largest gap", "verdict", "audit items",
+        "seed", "round", "rows", "size of bias", "bound, round 0", "slack [95 %, all rounds]",
+        "verdict", "bound, largest gap", "verdict", "audit items",
     )  # fmt: skip
-    return Table("The claim at every round", head, rows, folded=True)
+    caption = "The claim for every seed, from its own counts"
+    return Table(caption, head, rows, folded=True)

@@ -92,9 +92,10 @@ def _table(study: Study) -> Table:
     kept = table[(table["split"] == "audit") & (table["metric"] == "accuracy")]
     last = kept[kept["round"] == kept.groupby(["seed", "group"])["round"].transform("max")]
     rows = []
-    for row in last.itertuples():
-        value = "not estimable" if np.isnan(row.value) else f"{row.value:.3f}"
-        limits = "" if np.isnan(row.value) else f"[{row.low:.3f}, {row.high:.3f}]"
-        rows.append((str(row.seed), str(row.group), value, limits, str(row.n)))
+    for row in last.to_dict("records"):
+        known = not np.isnan(row["value"])
+        value = f"{row['value']:.3f}" if known else "not estimable"
+        limits = f"[{row['low']:.3f}, {row['high']:.3f}]" if known else ""
+        rows.append((str(row["seed"]), str(row["group"]), value, limits, str(row["n"])))
     head = ("seed", "group", "accuracy", "95 % limits", "audit items")
     return Table("Accuracy of every group at the last round", head, rows, folded=True)
