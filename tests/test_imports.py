@@ -97,13 +97,14 @@ def own(tree: ast.AST, package: str = "evenloop") -> set[str]:
 def complaints(part: str, file: str, tree: ast.AST, package: str = "evenloop") -> list[str]:
     """What `tree`, a file of `part`, imports against the arrow.
 
-    `loops/_mix.py` holds what `loops/mix.py` is too long for: those two may know each other.
+    `loops/_mix.py` and `loops/_mix_*.py` hold what `loops/mix.py` is too long for: those may know
+    each other.
     """
     found = []
-    mine = Path(file).stem.removeprefix("_")
+    mine = Path(file).stem.removeprefix("_").partition("_")[0]
     for name in sorted(own(tree, package)):
         target, _, rest = name.partition(".")
-        another = rest.partition(".")[0].removeprefix("_") != mine
+        another = rest.partition(".")[0].removeprefix("_").partition("_")[0] != mine
         allowed = target in MAY_IMPORT[part] | {part, "__version__"}
         if not allowed or (part == "loops" == target and another):
             found.append(f"{file}: {part} may not import evenloop.{name}")

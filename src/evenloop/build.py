@@ -21,6 +21,7 @@ from evenloop.models import Pixels
 from evenloop.recipe import RECIPES, Recipe
 from evenloop.rng import Rng
 from evenloop.words import nearest
+from evenloop.worlds.generated import as_generated
 from evenloop.worlds.prepare import holdout, imbalanced
 
 __all__ = ["Job", "assemble", "check"]
@@ -53,6 +54,8 @@ def assemble(config: RunConfig, seed: int) -> Job:
     for name in config.by:
         if name not in ("truth", "label"):
             _known(name, [a.name for a in data.schema.attributes] + ["truth"], "by")
+    if config.generated is not None:
+        train = train.append(_generated(config.generated, train, seed))
     net = _Net(config.net, data.x.shape[1:], len(data.schema.classes), normalisation)
     world = World(train, config.by, net, recipe, keep_order=True)
     claims = _claims(config, data)
@@ -77,6 +80,16 @@ def _held_out(data: GroupedData, config: RunConfig, rng: Rng) -> tuple[GroupedDa
     if not 1 <= config.test_size <= found or found == len(data):
         raise ConfigError(f"test_size={config.test_size} must be in 1..{found}, its test rows")
     return data.take(order[~test]), data.take(order[test][: config.test_size])
+
+
+def _generated(source: Mapping[str, Any], train: GroupedData, seed: int) -> GroupedData:
+    """Generated rows for the train side; "{seed}" in a path is the run's seed."""
+    values = {k: v.format(seed=seed) if isinstance(v, str) else v for k, v in source.items()}
+    made, _ = _source(_world_key(values, seed))
+    try:
+        return as_generated(made, train)
+    except ValueError as error:
+        raise ConfigError(f"generated: {error}") from None
 
 
 def check(config: RunConfig) -> None:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from evenloop.commands import asking
+from evenloop.commands import asking, making
 
 __all__ = ["app", "main"]
 
@@ -81,9 +81,18 @@ def _work(folder: Path) -> Iterator[None]:
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         cause = "the disk is full" if full else str(error)
-        _fail(f"{cause}; {kept}", 1)
+        _fail(f"{_seed_of(error)}{cause}; {kept}", 1)
     except (FloatingPointError, ValueError, RuntimeError) as error:
-        _fail(f"{error}; {kept}", 1)
+        from evenloop.study.folder import NotStarted
+
+        if isinstance(error, NotStarted):
+            _fail(str(error), 2)
+        _fail(f"{_seed_of(error)}{error}; {kept}", 1)
+
+
+def _seed_of(error: Exception) -> str:
+    """Which seed failed, as `run_seeds` notes it."""
+    return "".join(f"{note}: " for note in getattr(error, "__notes__", ()))
 
 
 @app.command()
@@ -106,9 +115,9 @@ def run(
 def resume(folder: Folder, quiet: Quiet = False, processes: Processes = None) -> None:
     """Continue a run after its last finished round, or inside a long training."""
     with _input():
-        from evenloop.study.seeds import read_study
+        from evenloop.study.folder import read_config
 
-        config, _ = read_study(folder)
+        config = read_config(folder)
     _execute(config, folder.parent, quiet, processes, folder)
 
 
@@ -117,11 +126,10 @@ def _execute(
 ) -> None:
     with _input():
         from evenloop.build import check
-        from evenloop.study.seeds import folder_of, open_study, run_seeds
+        from evenloop.study.seeds import folder_of, run_seeds
 
         check(config)
         folder = folder or folder_of(config, out)
-        open_study(config, folder)
     with _work(folder), _view(config, quiet) as progress:
         run_seeds(config, folder, progress=progress, processes=processes)
     _show(folder)
@@ -377,6 +385,7 @@ def plan_reparation(
 
 
 asking.register(app, plan_app, _input)
+making.register(data_app, _input)
 
 
 @app.command()

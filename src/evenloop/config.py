@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from evenloop.words import nearest
 
@@ -37,6 +37,24 @@ ALIASES = {
     "model": "net",
     "data_dir": "world.root",
 }
+
+
+# A folder's name: it may not lead out of the folder it is made in.
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+MOST_SEED = 2**63 - 1
+
+
+def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    """The seeds, each once: two runs of one seed would write the same files."""
+    seen: set[int] = set()
+    for seed in seeds:
+        if seed in seen:
+            raise ValueError(f"seed {seed} is named twice")
+        seen.add(seed)
+    return seeds
+
+
+Seed = Annotated[int, Field(strict=True, ge=0, le=MOST_SEED)]
 
 
 class ConfigError(ValueError):
@@ -61,6 +79,8 @@ class RunConfig(BaseModel):
         about: paper, figure and expected cost.
         world: {"name": ..., and the fields of that world}; `seed: run` gives a world that has a
             seed the seed of each run.
+        generated: {"name": ..., and the fields of that world} of generated rows that join the train
+            side; "{seed}" in a path is the run's seed. None for none.
         loop: one or more {verb: {fields}} entries; several are run as a chain.
         net: classifier by name, or {"name": ..., options}.
         recipe: named recipe, or {"base": ..., fields}.
@@ -75,9 +95,10 @@ class RunConfig(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    name: str = "run"
+    name: str = Field(default="run", pattern=NAME, max_length=100)
     about: About = About()
     world: dict[str, Any]
+    generated: dict[str, Any] | None = None
     loop: list[dict[str, dict[str, Any]]]
     net: dict[str, Any]
     recipe: dict[str, Any]
@@ -87,11 +108,16 @@ class RunConfig(BaseModel):
     audit: Literal["random", "test"] = "random"
     by: tuple[str, ...] = ("truth",)
     rounds: int = Field(ge=1)
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    seeds: Annotated[tuple[Seed, ...], AfterValidator(_distinct)] = Field(
+        default=(0,), min_length=1
+    )
 
     def identity(self) -> dict[str, Any]:
-        """What makes two runs the same experiment: everything but the prose and the seeds."""
-        return self.model_dump(mode="json", exclude={"about", "seeds"})
+        """What makes two runs the same experiment: all but the prose, the seeds and the length.
+
+        A run with more seeds or more rounds continues the one that has fewer.
+        """
+        return self.model_dump(mode="json", exclude={"about", "seeds", "rounds"})
 
     def digest(self) -> str:
         """Eight hex digits of the identity."""
@@ -316,9 +342,17 @@ def _seeds(value: Any) -> tuple[int, ...]:
         first, _, last = value.partition("..")
         if first.isdigit() and last.isdigit() and int(first) <= int(last):
             return tuple(range(int(first), int(last) + 1))
-    if isinstance(value, (list, tuple)) and all(isinstance(s, int) and s >= 0 for s in value):
-        return tuple(value)
-    raise ConfigError(f"seeds={value!r}: give a count, a list such as [0, 1], or a range 0..9")
+    if isinstance(value, (list, tuple)) and all(
+        type(s) is int and 0 <= s <= MOST_SEED for s in value
+    ):
+        try:
+            return _distinct(tuple(value))
+        except ValueError as error:
+            raise ConfigError(f"seeds={value!r}: {error}; name each once") from None
+    raise ConfigError(
+        f"seeds={value!r}: give a count, a list such as [0, 1], or a range 0..9; whole numbers "
+        "from 0 to 2**63 - 1"
+    )
 
 
 def _checked(raw: dict[str, Any]) -> RunConfig:

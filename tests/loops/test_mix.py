@@ -18,7 +18,7 @@ from evenloop.rng import Rng
 from evenloop.samplers.cells import CellIndex
 from stand_ins import small_world
 
-QUICK = {"generator": "smoothed", "generated": 30, "per_cell": 4}
+QUICK = {"generator": "smoothed", "made_rows": 30, "per_cell": 4}
 
 
 def smoke() -> tuple[Loop, World, Audit]:
@@ -91,7 +91,7 @@ def test_held_out_rows_are_a_share_of_every_cell_and_stay_held_out():
 
 def test_generated_rows_are_made_from_training_rows_alone():
     world, _ = small_world(400)
-    state, _ = step(Mix(generator="smoothed", generated=50, noise=0.0, per_cell=4), world)
+    state, _ = step(Mix(generator="smoothed", made_rows=50, noise=0.0, per_cell=4), world)
     made = state.data.origin == int(Origin.GENERATED)
     held = torch.zeros(len(state.data), dtype=torch.bool)
     held[state.extra["mix"]["held"]] = True
@@ -139,7 +139,7 @@ def test_images_are_made_by_a_conditional_vae():
 
     options = {"widths": [16, 32], "latent": 4}
     loop = Mix(
-        generator="vae", generated=20, generator_epochs=40, generator_options=options, per_cell=4
+        generator="vae", made_rows=20, generator_epochs=40, generator_options=options, per_cell=4
     )
     state, _ = step(loop, replace(world, data=image, net=net))
     made = state.data.take((state.data.origin == int(Origin.GENERATED)).nonzero().flatten())
@@ -245,7 +245,7 @@ def test_a_cell_without_real_rows_is_an_alarm_not_an_end():
         ({"method": "magic"}, "method must be one of"),
         ({"validation": 0.0}, "validation must be a share"),
         ({"ema": 1.0}, "ema must be"),
-        ({"generated": 0}, "generated must be"),
+        ({"made_rows": 0}, "made_rows must be"),
         ({"method": "fairbatch", "fairness": "worst_cell"}, "fairbatch knows"),
         ({"accuracy_weight": -1.0}, "accuracy_weight"),
     ],

@@ -22,7 +22,7 @@ from stand_ins import small_world
 @pytest.fixture(scope="module")
 def study() -> Study:
     world, audit = small_world(300)
-    loop = Mix(generator="smoothed", generated=30, per_cell=4, against="real")
+    loop = Mix(generator="smoothed", made_rows=30, per_cell=4, against="real")
     records = {seed: run(loop, world, audit, rounds=2, seed=seed) for seed in (0, 1)}
     config = RunConfig(
         world={"name": "table"}, loop=[{"mix": {}}], net={}, recipe={}, test_size=75, rounds=2,

@@ -20,7 +20,7 @@ from evenloop.data import GroupedData, Origin
 from evenloop.fit import Fit, predict
 from evenloop.groups import LABEL, TRUTH, GroupIndex
 from evenloop.loop import Notes, State, World
-from evenloop.loops._generated import generate
+from evenloop.loops._mix_generated import generate
 from evenloop.objectives.group_dro import GroupDRO
 from evenloop.objectives.reweight import Reweight
 from evenloop.rng import Rng
@@ -36,7 +36,7 @@ from evenloop.seams import Objective, Sampler
 if TYPE_CHECKING:
     from evenloop.loops.mix import Mix
 
-__all__ = ["KEY", "Mixture", "check_world", "first_rows", "group_columns"]
+__all__ = ["KEY", "Mixture", "check_world", "first_rows", "group_columns", "made_rows"]
 
 KEY = "mix"
 ON_REAL_ROWS = ("real", "balanced", "reweight", "fairbatch", "group_dro")
@@ -94,6 +94,22 @@ def check_world(loop: Mix, world: World, data: GroupedData) -> None:
         )
 
 
+def made_rows(loop: Mix, world: World, rows: GroupedData, rng: Rng, born: int = 0) -> GroupedData:
+    """New rows of every cell, made from these real rows alone."""
+    return generate(
+        world,
+        rows,
+        GroupIndex.of(rows, (LABEL, *group_columns(world))),
+        loop.made_rows,
+        rng,
+        kind=loop.generator,
+        noise=loop.noise,
+        epochs=loop.generator_epochs,
+        options=loop.generator_options,
+        born=born,
+    )
+
+
 class Mixture:
     """One round's rows and ratios, and what it has to report."""
 
@@ -130,7 +146,13 @@ class Mixture:
             return data, held
         free = torch.ones(len(data), dtype=torch.bool)
         free[held] = False
-        new = self._generate(data.take(free.nonzero().flatten()))
+        new = made_rows(
+            self.loop,
+            self.world,
+            data.take(free.nonzero().flatten()),
+            self.rng.at("generator"),
+            self.round,
+        )
         start, data = len(data), data.append(new)
         more = self._drawn(data, torch.arange(start, len(data)), "held generated")
         return data, torch.cat([held, more])
@@ -144,22 +166,6 @@ class Mixture:
         wanted = (count * self.loop.validation).ceil().long().minimum((count - 1).clamp_min(0))
         picked = groups.draw(wanted, self.rng.at(stream).gen())
         return rows[picked.sort().values]
-
-    def _generate(self, rows: GroupedData) -> GroupedData:
-        """New rows of every cell, made from real training rows alone."""
-        loop = self.loop
-        return generate(
-            self.world,
-            rows,
-            GroupIndex.of(rows, (LABEL, *self.columns)),
-            loop.generated,
-            self.rng.at("generator"),
-            kind=loop.generator,
-            noise=loop.noise,
-            epochs=loop.generator_epochs,
-            options=loop.generator_options,
-            born=self.round,
-        )
 
     # -- ratios -------------------------------------------------------------------------------
 

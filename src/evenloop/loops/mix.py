@@ -19,8 +19,9 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from evenloop.data import GroupedData, Origin
 from evenloop.loop import Loop, Notes, State, World
-from evenloop.loops._mix import Mixture, check_world, first_rows
+from evenloop.loops._mix import Mixture, check_world, first_rows, made_rows
 from evenloop.rng import Rng
 from evenloop.samplers.control import RatioController
 from evenloop.samplers.outer import Aggregate, Fairness, RatioObjective
@@ -66,7 +67,7 @@ class Mix(Loop):
         validation: share of the rows of each cell that is held out for the updates.
         generator: "none", or who makes rows from the round's training rows: "smoothed" or "blind"
             for tables (see `heuristics.bootstrap`), "vae" for images (told label and groups).
-        generated: rows of each cell it makes.
+        made_rows: rows of each cell it makes.
         noise: of "smoothed", relative to the cell's own spread.
         generator_epochs, generator_options: of the VAE (widths, latent).
         ema: decay of the weight average that is audited instead of the last weights; 0 is none.
@@ -104,7 +105,7 @@ class Mix(Loop):
     freeze_norm: bool = False
     validation: float = 0.2
     generator: Literal["none", "smoothed", "blind", "vae"] = "none"
-    generated: int = 1000
+    made_rows: int = 1000
     noise: float = 0.2
     generator_epochs: int = 20
     generator_options: Mapping[str, Any] = field(default_factory=dict)
@@ -123,7 +124,7 @@ class Mix(Loop):
             raise ValueError(f"validation must be a share in (0, 1), got {self.validation}")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must be in [0, 1), got {self.ema}")
-        for name in ("generated", "generator_epochs"):
+        for name in ("made_rows", "generator_epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.method == "fairbatch" and self.fairness not in ("eqodds", "eqopp", "dp"):
@@ -159,6 +160,12 @@ class Mix(Loop):
         fitted = mixture.fit(model, rows, by, rng.at("fit"), sampler, objective)
         reference = mixture.reference() if self.against == "real" else None
         return mixture.state(fitted.model, reference), mixture.notes(fitted.model)
+
+    def make(self, world: World, rng: Rng) -> GroupedData:
+        """Generated rows of every cell from all real rows of the world, for files."""
+        real = first_rows(world.data, self.rows)
+        real = real.take((real.origin != int(Origin.GENERATED)).nonzero().flatten())
+        return made_rows(self, world, real, rng)
 
     def controller(
         self, mixture: Mixture, model: torch.nn.Module, rng: Rng

@@ -1,0 +1,118 @@
+"""Generated rows of the user beside real ones: matched by name, marked, and written for inspection.
+
+Not a source of its own: the files are read by any source (a manifest, folders of generated faces),
+and become generated rows of a run here.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evenloop.data import GroupedData, Origin
+from evenloop.words import nearest
+
+__all__ = ["as_generated", "write_generated"]
+
+
+def as_generated(made: GroupedData, like: GroupedData) -> GroupedData:
+    """The rows of `made` under the schema of `like`, matched by names, with origin "generated".
+
+    Raises:
+        ValueError: inputs of another shape or type, a class, attribute or value that `like` does
+            not have (named, with the nearest), or a row that repeats a row of `like`.
+
+    >>> from evenloop.data import Attribute, Schema
+    >>> schema = Schema(("no", "yes"), (Attribute("sex", ("f", "m")),))
+    >>> real = GroupedData.of(torch.eye(2), [0, 1], {"sex": [0, 1]}, schema)
+    >>> other = Schema(("yes",), (Attribute("sex", ("m",)),))
+    >>> made = as_generated(GroupedData.of(torch.ones(1, 2), [0], {"sex": [0]}, other), real)
+    >>> made.y.tolist(), made.attribute("sex").tolist(), made.row.tolist()
+    ([1], [1], [-1])
+    """
+    if made.x.shape[1:] != like.x.shape[1:] or made.x.dtype != like.x.dtype:
+        raise ValueError(
+            f"generated rows are {made.x.dtype} of shape {tuple(made.x.shape[1:])}, real ones "
+            f"{like.x.dtype} of {tuple(like.x.shape[1:])}; give resize= or the same features"
+        )
+    _no_repeats(made.x, like.x)
+    have = {a.name: a for a in made.schema.attributes}
+    codes = {}
+    for attribute in like.schema.attributes:
+        if attribute.name not in have:
+            raise ValueError(
+                f"generated rows lack the attribute {attribute.name!r}; name its column in groups="
+            )
+        table = _codes(attribute.name, have[attribute.name].values, attribute.values)
+        codes[attribute.name] = table[made.attribute(attribute.name)]
+    label = _codes("label", made.schema.classes, like.schema.classes)[made.truth]
+    return GroupedData.of(made.x, label, codes, like.schema, origin=Origin.GENERATED)
+
+
+def _codes(what: str, names: tuple[str, ...], known: tuple[str, ...]) -> Tensor:
+    """(len(names),) the code in `known` of each name."""
+    at: Mapping[str, int] = {name: code for code, name in enumerate(known)}
+    for name in names:
+        if name not in at:
+            raise ValueError(f"generated rows hold the {what} {name!r}; {nearest(name, known)}")
+    return torch.tensor([at[name] for name in names])
+
+
+def _no_repeats(made: Tensor, real: Tensor) -> None:
+    """Refuse a generated row that is, to the last bit, a real one."""
+    seen = {_digest(row) for row in real.cpu().numpy()}
+    copies = [i for i, row in enumerate(made.cpu().numpy()) if _digest(row) in seen]
+    if copies:
+        raise ValueError(
+            f"{len(copies)} generated rows are copies of real rows, first row {copies[0]}; a real "
+            "picture must not appear on both sides: remove it from the generated files"
+        )
+
+
+def _digest(row: np.ndarray) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(row).tobytes(), digest_size=16).digest()
+
+
+def write_generated(folder: Path, data: GroupedData, *, note: str = "") -> Path:
+    """Write image rows as PNG files and a manifest.csv that names label and attributes of each.
+
+    Args:
+        folder: made if needed; must not hold a manifest yet.
+        data: uint8 images (N, 1 or 3, H, W).
+        note: kept in the manifest's column "generator".
+
+    Raises:
+        ValueError: rows that are no images.
+        FileExistsError: the folder holds a manifest.
+    """
+    from PIL import Image
+
+    if data.x.ndim != 4 or data.x.dtype != torch.uint8:
+        raise ValueError(f"only uint8 images can be written as pictures, x is {data.x.dtype}")
+    path = folder / "manifest.csv"
+    if path.exists():
+        raise FileExistsError(f"{path} exists; give another folder or remove it")
+    attributes = data.schema.attributes
+    codes, rows = data.attributes.tolist(), []
+    for i, pixels in enumerate(data.x.permute(0, 2, 3, 1).cpu().numpy()):
+        values = [a.values[code] for a, code in zip(attributes, codes[i], strict=True)]
+        label = data.schema.classes[int(data.y[i])]
+        name = f"{_safe(label)}/{i:06}.png"
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.squeeze()).save(folder / name)
+        rows.append([name, label, *values, note])
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "label", *(a.name for a in attributes), "generator"])
+        writer.writerows(rows)
+    return path
+
+
+def _safe(name: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in name)
