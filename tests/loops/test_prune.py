@@ -250,6 +250,7 @@ def test_impossible_fields_are_refused(wrong: dict[str, Any], message: str) -> N
     [
         ({"prune_until": 4}, "prune_until=4 leaves none of the 4 epochs"),
         ({"rows": 1000}, "rows=1000 is more than the 240 rows"),
+        ({"buffer_size": 99}, r"buffer_size=99 is larger than group '.' \(\d+ training rows\)"),
     ],
 )
 def test_what_the_world_contradicts_is_refused(fields: dict[str, Any], message: str) -> None:

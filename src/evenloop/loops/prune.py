@@ -178,13 +178,24 @@ class Prune(Loop):
             load_weights(world.net(rng.at("net")), self.dense)
         if start is not None:
             return State(start.data, start.models, {**start.extra, "prunes": "what it is given"})
-        if self.rows is None:
-            return State(world.data)
-        if self.rows > len(world.data):
+        if self.rows is not None and self.rows > len(world.data):
             raise ValueError(
                 f"rows={self.rows} is more than the {len(world.data)} rows outside the audit split"
             )
-        return State(world.data.take(torch.arange(self.rows)))
+        data = world.data if self.rows is None else world.data.take(torch.arange(self.rows))
+        self._check_buffer(world.groups(data))
+        return State(data)
+
+    def _check_buffer(self, groups: GroupIndex) -> None:
+        """Before any training: no buffer larger than a joint group that has rows."""
+        if not isinstance(self.buffer_size, int) or not self.intersectional:
+            return
+        for name, n in zip(groups.names, groups.count().tolist(), strict=True):
+            if 0 < n < self.buffer_size:
+                raise ValueError(
+                    f"buffer_size={self.buffer_size} is larger than group {name!r} ({n} training "
+                    f'rows); use at most {n}, or "auto"'
+                )
 
     def step(self, world: World, state: State, round: int, rng: Rng) -> tuple[State, Notes]:
         """Measure the dense net, copy it, prune and tune the copy under the constraint."""
