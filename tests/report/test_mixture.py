@@ -56,8 +56,8 @@ def levelled(study: Study, worse: bool) -> Study:
             "audit.reference": Counts(before, *names),
         }
         records[seed] = Record()
-        records[seed].rows.append(replace(record.rows[-1], counts=counts))
-    return replace(study, records=records)
+        records[seed].rows.append(replace(record.rows[-1], round=0, counts=counts))
+    return replace(study, records=records, table=table_of(study.config, records))
 
 
 def test_levelling_down_is_an_alarm_for_every_seed_it_happens_to(study):
