@@ -244,6 +244,15 @@ def test_starving_the_rare_cell_is_an_alarm() -> None:
     assert record.rows[1].values["enrichment.rare"] < 0.8
     (alarm,) = record.rows[1].alarms
     assert alarm.startswith("entropy starves the rare cells (no red, yes red)")
+    assert 0 <= float(alarm.removesuffix(")").rsplit(" ", 1)[1]) < 0.5
+
+
+@pytest.mark.parametrize(("k", "n", "p", "want"), [(0, 4, 0.5, 1 / 16), (2, 4, 0.5, 11 / 16)])
+def test_the_chance_of_so_few_is_binomial(k: int, n: int, p: float, want: float) -> None:
+    from evenloop.loops._acquire import _at_most
+
+    assert _at_most(k, n, p) == pytest.approx(want)
+    assert _at_most(n, n, p) == pytest.approx(1.0)
 
 
 def test_uncertainty_is_recorded_by_group() -> None:

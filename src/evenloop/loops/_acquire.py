@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from math import nan
+from math import exp, lgamma, nan
+from math import log as ln
 
 import torch
 from torch import Tensor, nn
@@ -220,7 +221,9 @@ def enrichment_notes(
     }
     rare = rare_cells(cells)
     got, total = int(bought[rare].sum()), int(pool.sum())
-    expected = int(pool[rare].sum()) * int(bought.sum()) / total if total else 0.0
+    n = int(bought.sum())
+    share = int(pool[rare].sum()) / total if total else 0.0
+    expected = share * n
     if expected == 0:
         return values, ()
     values["enrichment.rare"] = got / expected
@@ -229,8 +232,20 @@ def enrichment_notes(
     names = ", ".join(n for n, r in zip(cells.names, rare.tolist(), strict=True) if r)
     return values, (
         f"{heuristic} starves the rare cells ({names}): {got} bought where a random "
-        f"choice would have bought {expected:.0f} (enrichment {got / expected:.2f})",
+        f"choice would have bought {expected:.0f} (enrichment {got / expected:.2f}; a random choice "
+        f"buys so few with chance {_at_most(got, n, share):.2g})",
     )
+
+
+def _at_most(k: int, n: int, p: float) -> float:
+    """P(X <= k) of a binomial count."""
+    if p >= 1:
+        return float(k >= n)
+    log = [
+        lgamma(n + 1) - lgamma(i + 1) - lgamma(n - i + 1) + i * ln(p) + (n - i) * ln(1 - p)
+        for i in range(k + 1)
+    ]
+    return min(1.0, sum(map(exp, log)))
 
 
 def late(state: State) -> Tensor:
