@@ -232,8 +232,8 @@ def enrichment_notes(
     names = ", ".join(n for n, r in zip(cells.names, rare.tolist(), strict=True) if r)
     return values, (
         f"{heuristic} starves the rare cells ({names}): {got} bought where a random "
-        f"choice would have bought {expected:.0f} (enrichment {got / expected:.2f}; a random choice "
-        f"buys so few with chance {_at_most(got, n, share):.2g})",
+        f"choice would have bought {expected:.0f} (enrichment {got / expected:.2f}; a random "
+        f"choice buys so few with chance {_at_most(got, n, share):.2g})",
     )
 
 
