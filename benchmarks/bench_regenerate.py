@@ -28,7 +28,6 @@ from evenloop.counts import Counts
 from evenloop.data import GroupedData
 from evenloop.groups import GroupIndex
 from evenloop.loop import State, World
-from evenloop.loops._regenerate import KEY
 from evenloop.loops.regenerate import Regenerate
 from evenloop.models import Pixels, build
 from evenloop.recipe import Recipe
@@ -279,20 +278,33 @@ def curation() -> Row:
     }  # fmt: skip
 
 
-def pool() -> Row:
-    """A classifier of 30 epochs on a pool drawn once against fresh draws for every batch."""
+def pool(train: Any) -> Iterator[Row]:
+    """A classifier of 30 epochs on a pool drawn once against their fresh draws for every batch."""
     data = natural(ROWS)
     world = World(data, ("color",), net, Recipe(lr=0.1, batch=BATCH, epochs=30))
     annotated = World(data, ("color",), net, replace(world.recipe, epochs=1))
-    loop = Regenerate(setting="seqclass", generator="vae28", generator_epochs=1, population=1)
-    rng = Rng.of(0)
-    state, _ = loop.step(annotated, loop.init(world, None, rng), 0, rng.at("round", 0))
-    assert KEY in state.extra
-    fresh, pooled = (
-        cpu(lambda way=way: way.step(world, state, 1, rng.at("round", 1)), 1)
-        for way in (loop, replace(loop, draws="pool"))
-    )
-    return row(f"pool mode, classifier of 30 epochs, {ROWS} rows", pooled, fresh, 5)
+    parent, annotator = train.model.VariationalAutoencoder(), train.model.SimpleCNN()
+    for name, reparation in (("un-repaired", "none"), ("curated", "classifier")):
+        loop = Regenerate(
+            setting="seqclass", generator="vae28", generator_epochs=1, population=1,
+            draws="pool", reparation=reparation, budget=BUDGET,
+        )  # fmt: skip
+        rng = Rng.of(0)
+        state, _ = loop.step(annotated, loop.init(world, None, rng), 0, rng.at("round", 0))
+        side = their_side(train, data, "cla" if reparation == "classifier" else "none")
+        side.c_epochs = 30
+
+        def theirs(side: Any = side) -> None:
+            with contextlib.redirect_stdout(io.StringIO()):
+                side.train_classifier(
+                    gen=1, sample_from=parent, label_from=annotator, group_from=annotator
+                )
+
+        def ours(loop: Regenerate = loop, state: State = state) -> None:
+            loop.step(world, state, 1, Rng.of(0).at("round", 1))
+
+        name = f"pool mode, {name} classifier of 30 epochs, {ROWS} rows"
+        yield row(name, cpu(ours, 1), cpu(theirs, 1), 5)
 
 
 def measured() -> Iterator[Row]:
@@ -303,7 +315,8 @@ def measured() -> Iterator[Row]:
             yield from generations(train)
             yield metric_table(train)
             yield building(train)
-    yield from (work() for work in (curation, pool))
+            yield from pool(train)
+    yield curation()
 
 
 def rows() -> list[Row]:

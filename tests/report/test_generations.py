@@ -1,0 +1,69 @@
+"""The page of a chain of generators, from the command's preset to the section, on real digits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from evenloop.build import assemble, check
+from evenloop.config import ConfigError, RunConfig, load
+from evenloop.loop import run
+from evenloop.loops.relabel import Relabel
+from evenloop.report.sections.generations import build
+from evenloop.report.study import Study
+from evenloop.study.compare import table_of
+from stand_ins import small_world
+
+TINY = (
+    "base=digits8", "size=null", "test_size=300", "natural=200", "generator_epochs=1",
+    "recipe.epochs=1", "quality=60", "population=100", "rounds=2", "seeds=[0]",
+)  # fmt: skip
+
+
+def tiny(*more: str) -> RunConfig:
+    return load("colored-mnist-arcla:small", [*TINY, *more])
+
+
+def test_the_section_shows_groups_labels_curation_and_end_states() -> None:
+    config = tiny()
+    job = assemble(config, 0)
+    records = {0: run(job.loop, job.world, job.audit, rounds=2)}
+    section = build(Study(Path("."), config, records, table_of(config, records), None))
+    assert section is not None
+    assert len(section.figures) == 7
+    assert "Absorbing states at the last generation" in section.summary[1]
+    assert "share of red in the generated population moves" in section.summary[0]
+    assert [row[1] for row in section.tables[0].rows] == ["label annotator", "group annotator"]
+
+
+def test_other_loops_have_no_such_section() -> None:
+    config = tiny()
+    world, audit = small_world(100)
+    records = {0: run(Relabel(n0=20, human=2, machine=4), world, audit, rounds=1)}
+    assert build(Study(Path("."), config, records, table_of(config, records), None)) is None
+
+
+def test_the_audit_rows_are_the_test_split_and_the_seed_colours_the_world() -> None:
+    config = tiny()
+    first, again, other = (assemble(config, seed) for seed in (0, 0, 1))
+    split = first.audit.data.attribute("split")
+    assert set(split.tolist()) == {2}
+    assert 2 not in first.world.data.attribute("split").tolist()
+    assert first.world.data.truth.equal(again.world.data.truth)
+    assert not first.world.data.truth.equal(other.world.data.truth)
+
+
+def test_a_test_split_must_be_there_and_large_enough() -> None:
+    with pytest.raises(ConfigError, match=r"test_size=5000 must be in 1\.\.360"):
+        assemble(tiny("test_size=5000"), 0)
+    with pytest.raises(ConfigError, match="data with a test split"):
+        assemble(load("demo", ["audit=test"]), 0)
+
+
+def test_wrong_input_is_found_before_anything_runs() -> None:
+    with pytest.raises(ConfigError, match="curates nothing"):
+        check(tiny("budget=0"))
+    with pytest.raises(ConfigError, match="one share for each of 4 strata"):
+        check(tiny("ideal=[0.5, 0.5]"))
+    check(tiny("ideal=[0.1, 0.2, 0.3, 0.4]"))
