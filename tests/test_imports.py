@@ -26,7 +26,7 @@ METHODS = {"samplers", "objectives", "surgery", "heuristics"}  # usable in a str
 TRAINED = MEASURED | METHODS | {"seams", "heads", "augment", "recipe", "fit", "models"}
 KEPT = {"bound", "record", "claims", "audit"}  # what a loop may not know, but for the bound
 RUN = TRAINED | KEPT | {"loop"}
-ASSEMBLED = RUN | {"rates", "metrics", "worlds", "loops", "presets", "config", "build"}
+ASSEMBLED = RUN | {"rates", "metrics", "worlds", "loops", "presets", "overrides", "config", "build"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     **{helper: set() for helper in HELPERS},
@@ -54,6 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "loop": RUN - {"models"},
     "worlds": TRAINED | {"loop"},
     "loops": TRAINED | {"loop", "bound"},  # no audit, record, claims or other loop
+    "overrides": ASSEMBLED - {"config", "build"},
     "config": ASSEMBLED - {"build"},
     "build": ASSEMBLED,
     "study": ASSEMBLED | {"progress"},

@@ -17,39 +17,54 @@ _HOME = {
     "AdversarialObjective": "objectives.gradient_reversal",
     "Attribute": "data",
     "Audit": "audit",
+    "Batch": "seams",
+    "Claim": "claims",
     "Counts": "counts",
     "Cubic": "surgery.schedule",
     "DualAscent": "objectives.duals",
     "Elbo": "objectives.vae",
     "EqualizedLoss": "objectives.equalized_loss",
     "ExcessGapClaim": "claims",
+    "FairBatchSampler": "samplers.fairbatch",
     "FeedbackClaim": "claims",
+    "Fit": "fit",
     "GradientReversal": "objectives.gradient_reversal",
     "GradualMagnitudePruning": "surgery.magnitude",
     "GroupDRO": "objectives.group_dro",
     "GroupIndex": "groups",
     "GroupedData": "data",
     "Loop": "loop",
+    "Mix": "loops.mix",
     "Moments": "counts",
     "Notes": "loop",
+    "Objective": "seams",
     "Origin": "data",
     "Prune": "loops.prune",
     "Quota": "samplers.quota",
+    "RatioBatchSampler": "samplers.ratios",
+    "RatioController": "samplers.control",
     "Recipe": "recipe",
     "Record": "record",
     "Reference": "objectives.reference",
     "Regenerate": "loops.regenerate",
     "Relabel": "loops.relabel",
     "Rng": "rng",
+    "Sampler": "seams",
     "Schema": "data",
+    "Seen": "seams",
     "State": "loop",
+    "Surgery": "seams",
+    "Verdict": "claims",
     "World": "loop",
     "balanced_selection": "heuristics.balanced",
     "bald": "heuristics.uncertainty",
     "batch_bald": "heuristics.batch",
+    "bootstrap_gaps": "rates",
     "chain": "loop",
     "epig": "heuristics.batch",
     "feedback_bound": "bound",
+    "group_gaps": "rates",
+    "group_rates": "rates",
     "margin": "heuristics.uncertainty",
     "plan_reparation": "samplers.quota_plan",
     "predict": "fit",
@@ -66,40 +81,55 @@ __all__ = [
     "AdversarialObjective",
     "Attribute",
     "Audit",
+    "Batch",
+    "Claim",
     "Counts",
     "Cubic",
     "DualAscent",
     "Elbo",
     "EqualizedLoss",
     "ExcessGapClaim",
+    "FairBatchSampler",
     "FeedbackClaim",
+    "Fit",
     "GradientReversal",
     "GradualMagnitudePruning",
     "GroupDRO",
     "GroupIndex",
     "GroupedData",
     "Loop",
+    "Mix",
     "Moments",
     "Notes",
+    "Objective",
     "Origin",
     "Prune",
     "Quota",
+    "RatioBatchSampler",
+    "RatioController",
     "Recipe",
     "Record",
     "Reference",
     "Regenerate",
     "Relabel",
     "Rng",
+    "Sampler",
     "Schema",
+    "Seen",
     "State",
+    "Surgery",
+    "Verdict",
     "World",
     "__version__",
     "balanced_selection",
     "bald",
     "batch_bald",
+    "bootstrap_gaps",
     "chain",
     "epig",
     "feedback_bound",
+    "group_gaps",
+    "group_rates",
     "margin",
     "plan_reparation",
     "predict",
@@ -126,10 +156,10 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from evenloop.audit import Audit
     from evenloop.bound import feedback_bound
-    from evenloop.claims import ExcessGapClaim, FeedbackClaim
+    from evenloop.claims import Claim, ExcessGapClaim, FeedbackClaim, Verdict
     from evenloop.counts import Counts, Moments
     from evenloop.data import Attribute, GroupedData, Origin, Schema
-    from evenloop.fit import predict
+    from evenloop.fit import Fit, predict
     from evenloop.groups import GroupIndex
     from evenloop.heuristics.balanced import balanced_selection
     from evenloop.heuristics.batch import batch_bald, epig
@@ -137,6 +167,7 @@ if TYPE_CHECKING:
     from evenloop.heuristics.uncertainty import bald, margin, predictive_entropy
     from evenloop.loop import Loop, Notes, State, World, chain, run
     from evenloop.loops.acquire import Acquire
+    from evenloop.loops.mix import Mix
     from evenloop.loops.prune import Prune
     from evenloop.loops.regenerate import Regenerate
     from evenloop.loops.relabel import Relabel
@@ -147,10 +178,15 @@ if TYPE_CHECKING:
     from evenloop.objectives.group_dro import GroupDRO
     from evenloop.objectives.reference import Reference, reference_stats
     from evenloop.objectives.vae import Elbo
+    from evenloop.rates import bootstrap_gaps, group_gaps, group_rates
     from evenloop.recipe import Recipe
     from evenloop.record import Record
     from evenloop.rng import Rng
+    from evenloop.samplers.control import RatioController
+    from evenloop.samplers.fairbatch import FairBatchSampler
     from evenloop.samplers.quota import Quota, stratified_batch
     from evenloop.samplers.quota_plan import plan_reparation
+    from evenloop.samplers.ratios import RatioBatchSampler
+    from evenloop.seams import Batch, Objective, Sampler, Seen, Surgery
     from evenloop.surgery.magnitude import GradualMagnitudePruning
     from evenloop.surgery.schedule import Cubic

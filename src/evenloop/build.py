@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ __all__ = ["Job", "assemble", "check"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
-    """One seed's run, ready to go."""
+    """One seed's run, ready to go; `notes` are sentences to read before it."""
 
     loop: Loop
     world: World
@@ -37,6 +38,7 @@ class Job:
     claims: tuple[Claim, ...]
     rounds: int
     seed: int
+    notes: tuple[str, ...] = ()
 
 
 def assemble(config: RunConfig, seed: int) -> Job:
@@ -49,7 +51,7 @@ def assemble(config: RunConfig, seed: int) -> Job:
     root = Rng.of(seed)
     loop, recipe = _loop(config), _recipe(config)
     data, normalisation = _source(_world_key(config.world, seed))
-    data = _imbalanced(data, config, root)
+    data, notes = _imbalanced(data, config, root)
     train, held_out = _held_out(data, config, root.at("holdout"))
     for name in config.by:
         if name not in ("truth", "label"):
@@ -59,7 +61,7 @@ def assemble(config: RunConfig, seed: int) -> Job:
     net = _Net(config.net, data.x.shape[1:], len(data.schema.classes), normalisation)
     world = World(train, config.by, net, recipe, keep_order=True)
     claims = _claims(config, data)
-    return Job(loop, world, Audit(held_out, config.by), claims, config.rounds, seed)
+    return Job(loop, world, Audit(held_out, config.by), claims, config.rounds, seed, notes)
 
 
 def _held_out(data: GroupedData, config: RunConfig, rng: Rng) -> tuple[GroupedData, GroupedData]:
@@ -92,27 +94,51 @@ def _generated(source: Mapping[str, Any], train: GroupedData, seed: int) -> Grou
         raise ConfigError(f"generated: {error}") from None
 
 
-def check(config: RunConfig) -> None:
+def check(config: RunConfig) -> tuple[str, ...]:
     """Everything that can be wrong before training, tried on the first seed.
+
+    Returns:
+        Sentences a person should read before the run, such as a class with too few rows.
 
     Raises:
         ConfigError: naming the field, the value and the fix.
         FileNotFoundError: the world's files are not there.
     """
     job = assemble(config, config.seeds[0])
+    _usable(job.world.recipe.device)
     try:
         state = job.loop.init(job.world, None, Rng.of(0).at("check"))
         net = job.world.net(Rng.of(0).at("check"))
         if not isinstance(net, TrainsItself):
-            net(job.world.data.x[:2])
+            with torch.inference_mode():
+                net.eval()(job.world.data.x[:2])
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    except RuntimeError as error:
+        shape = tuple(job.world.data.x.shape[1:])
+        raise ConfigError(
+            f"net={config.net['name']!r} does not take rows of shape {shape} "
+            f"({str(error).splitlines()[0]}); choose another net or world"
+        ) from None
     recipe, n = job.world.recipe, len(state.data)
     if recipe.drop_last and recipe.batch > n:
         raise ConfigError(
             f"batch={recipe.batch} is larger than the first training set of {n} rows and short "
             f"batches are dropped; set batch to at most {n} or drop_last=false"
         )
+    return job.notes
+
+
+def _usable(device: str) -> None:
+    """Try the device: torch knows only then whether it is there."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"device={device!r} cannot be used here ({reason}); `evenloop doctor` shows what can, "
+            "device=cpu always works"
+        ) from None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -162,11 +188,8 @@ def _recipe(config: RunConfig) -> Recipe:
     if base is None:
         return construct(Recipe, values, "recipe")
     _known(base, RECIPES, "recipe")
-    construct(Recipe, values, "recipe")
-    try:
-        return replace(RECIPES[base], **values)
-    except ValueError as error:
-        raise ConfigError(f"recipe: {error}") from None
+    whole = {f.name: getattr(RECIPES[base], f.name) for f in fields(Recipe)}
+    return construct(Recipe, whole | values, "recipe")
 
 
 def _known(name: str, known: Any, what: str) -> None:
@@ -174,33 +197,43 @@ def _known(name: str, known: Any, what: str) -> None:
         raise ConfigError(f"{what}={name!r} is not known; {nearest(name, known)}")
 
 
-def _world_key(world: Mapping[str, Any], seed: int) -> tuple[tuple[str, Any], ...]:
+def _world_key(world: Mapping[str, Any], seed: int) -> str:
+    """A world's values as text, with the run's seed where they ask for it."""
     if world.get("seed") == "run":
         world = {**world, "seed": seed}
-    return tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in sorted(world.items()))
+    return json.dumps(world, sort_keys=True, default=str)
 
 
-@cache
-def _source(key: tuple[tuple[str, Any], ...]) -> tuple[GroupedData, Any]:
-    values = dict(key)
+# Few: a world with `seed: run` differs from seed to seed, and whole sets would pile up.
+@lru_cache(maxsize=4)
+def _source(key: str) -> tuple[GroupedData, Any]:
+    values = json.loads(key)
     name = values.pop("name", None)
     _known(name, worlds.names(), "world")
     source = construct(worlds.WORLDS[name], values, f"world {name}")
     return source.load(), source.normalisation
 
 
-def _imbalanced(data: GroupedData, config: RunConfig, root: Rng) -> GroupedData:
+def _imbalanced(
+    data: GroupedData, config: RunConfig, root: Rng
+) -> tuple[GroupedData, tuple[str, ...]]:
+    """The rows with `track` favoured as asked, and a note where a class has too few."""
     if config.track is not None:
         try:
             data.schema.klass(config.track)
         except ValueError as error:
             raise ConfigError(f"track: {error}") from None
     if not config.imbalance:
-        return data
+        return data, ()
     if config.track is None:
         raise ConfigError(f"imbalance={config.imbalance} needs track=, the class it favours")
     rng = root.at("imbalance")
-    return imbalanced(data, track=config.track, factor=config.imbalance, rng=rng)[0]
+    try:
+        kept, found = imbalanced(data, track=config.track, factor=config.imbalance, rng=rng)
+    except ValueError as error:
+        raise ConfigError(f"imbalance={config.imbalance}: {error}") from None
+    short = (f"imbalance={config.imbalance}: {found.text()}",) if found.short else ()
+    return kept, short
 
 
 def _claims(config: RunConfig, data: GroupedData) -> tuple[Claim, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -85,7 +85,7 @@ def _work(folder: Path) -> Iterator[None]:
     except (FloatingPointError, ValueError, RuntimeError) as error:
         from evenloop.study.folder import NotStarted
 
-        if isinstance(error, NotStarted):
+        if isinstance(error, NotStarted) and not _seed_of(error):
             _fail(str(error), 2)
         _fail(f"{_seed_of(error)}{error}; {kept}", 1)
 
@@ -128,11 +128,17 @@ def _execute(
         from evenloop.build import check
         from evenloop.study.seeds import folder_of, run_seeds
 
-        check(config)
+        notes = check(config)
         folder = folder or folder_of(config, out)
+    _tell(notes)
     with _work(folder), _view(config, quiet) as progress:
         run_seeds(config, folder, progress=progress, processes=processes)
     _show(folder)
+
+
+def _tell(notes: Sequence[str]) -> None:
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
 
 
 def _show(folder: Path) -> None:
@@ -170,16 +176,10 @@ def presets(
     small: Annotated[bool, typer.Option(help="Only what a laptop can run.")] = False,
 ) -> None:
     """List the presets with paper, figure and expected cost."""
-    from evenloop.config import load, preset_names
+    from evenloop.commands.presets import preset_lines
 
-    for name in preset_names():
-        about = load(name).about
-        typer.echo(f"{name}")
-        typer.echo(f"    {about.paper}; {about.figure}")
-        if not small:
-            typer.echo(f"    cost: {about.cost}")
-        if about.small_cost:
-            typer.echo(f"    {name}:small  cost: {about.small_cost}")
+    for line in preset_lines(small):
+        typer.echo(line)
 
 
 @app.command()
@@ -247,8 +247,8 @@ def sweep(
         from evenloop.study.sweep import load_sweep
 
         plan = load_sweep(source, tuple(settings or ()))
-        for config in plan.arms.values():
-            check(config)
+        notes = [(name, note) for name, c in plan.arms.items() for note in check(c)]
+    _tell([f"arm {name}: {note}" for name, note in notes])
     folders = {}
     for name, config in plan.arms.items():
         folders[name] = folder_of(config, out)

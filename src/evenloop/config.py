@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from evenloop.overrides import ConfigError, apply, merged, pairs, shaped
 from evenloop.words import nearest
 
 __all__ = [
@@ -31,14 +32,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-ALIASES = {
-    "data": "world.name",
-    "learner": "net",
-    "model": "net",
-    "data_dir": "world.root",
-}
-
-
 # A folder's name: it may not lead out of the folder it is made in.
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 MOST_SEED = 2**63 - 1
@@ -55,10 +48,6 @@ def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
 
 
 Seed = Annotated[int, Field(strict=True, ge=0, le=MOST_SEED)]
-
-
-class ConfigError(ValueError):
-    """Wrong input, found before any work was started."""
 
 
 class About(BaseModel):
@@ -175,13 +164,10 @@ def load(source: str, overrides: Sequence[str] = ()) -> RunConfig:
     if small:
         if variant is None:
             raise ConfigError(f"preset {source.split(':')[0]!r} has no small variant")
-        raw = _merged(raw, variant)
-    for key in ("net", "recipe"):
-        if isinstance(raw.get(key), str):
-            raw[key] = {"name" if key == "net" else "base": raw[key]}
-    for key, value in pairs(overrides).items():
-        _set(raw, key, value)
-    _shares(raw)
+        raw = merged(raw, variant)
+    _no_unknown(raw)
+    raw = shaped(raw)
+    apply(raw, overrides, RunConfig.model_fields)
     raw["seeds"] = _seeds(raw.get("seeds", 1))
     return _checked(raw)
 
@@ -199,139 +185,15 @@ def _raw(source: str) -> tuple[dict[str, Any], bool]:
         if name not in preset_names():
             raise ConfigError(f"no preset {name!r}; {nearest(name, preset_names())}")
     try:
-        raw = yaml.safe_load(path.read_text())
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {error}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} must hold keys and values, got {type(raw).__name__}")
     raw.setdefault("name", f"{name}-small" if small else name)
     return raw, small
-
-
-def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` laid on `base`; mappings and the loop list are merged, anything else replaced."""
-    out = dict(base)
-    for key, value in over.items():
-        there = out.get(key)
-        replaces = isinstance(value, dict) and ({"name", "base"} & set(value))
-        if isinstance(there, dict) and isinstance(value, dict) and not replaces:
-            out[key] = _merged(there, value)
-        elif key == "loop" and isinstance(there, list):
-            out[key] = [_merged(a, b) for a, b in zip(there, value, strict=True)]
-        else:
-            out[key] = value
-    return out
-
-
-def pairs(settings: Sequence[str]) -> dict[str, Any]:
-    """Values by key of `key=value` texts; a later one replaces an earlier one.
-
-    >>> pairs(["rounds=5", "track=dog", "hidden=[8, 8]"])
-    {'rounds': 5, 'track': 'dog', 'hidden': [8, 8]}
-
-    Raises:
-        ConfigError: a text without a key or a sign, or a value that is not YAML.
-    """
-    found = {}
-    for text in settings:
-        key, sign, value = text.partition("=")
-        if not sign or not key:
-            raise ConfigError(f"{text!r} is not key=value")
-        found[key] = _value(key, value)
-    return found
-
-
-def _value(key: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"{key}={text!r}: the value is not readable as YAML") from None
-
-
-def _set(raw: dict[str, Any], key: str, value: Any) -> None:
-    key = ALIASES.get(key, key)
-    if key == "seed":
-        raw["seeds"] = [value]
-    elif key == "world.name":
-        raw["world"] = {"name": value}
-    elif key == "net":
-        raw["net"] = {"name": value} if isinstance(value, str) else value
-    elif key == "recipe":
-        raw["recipe"] = _recipe(raw.get("recipe", {}), value)
-    else:
-        place, leaf = _place(raw, key)
-        place[leaf] = value
-
-
-def _recipe(current: Mapping[str, Any], value: Any) -> Any:
-    """`recipe=underfit` means the underfit variant of the recipe at hand."""
-    from evenloop.recipe import RECIPES
-
-    variant = f"{current.get('base', '')}-{value}"
-    if isinstance(value, str):
-        return {"base": variant if variant in RECIPES else value}
-    return value
-
-
-def _place(raw: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
-    """The mapping and leaf a key means: a dotted path, or a field name that only one part has."""
-    sections = _sections(raw)
-    head, _, leaf = key.rpartition(".")
-    if head:
-        matches = [s for s in sections if s == head or s.split(".")[-1] == head]
-    else:
-        matches = [s for s, known in sections.items() if leaf in known]
-    if len(matches) > 1:
-        choices = ", ".join(f"{s}.{leaf}" if s else leaf for s in matches)
-        raise ConfigError(f"{key!r} could be {choices}; write the one you mean")
-    if not matches or leaf not in sections[matches[0]]:
-        known = sections[matches[0]] if matches else set().union(*sections.values())
-        raise ConfigError(f"unknown key {key!r}; {nearest(leaf, [*known, *ALIASES])}")
-    return _section(raw, matches[0]), leaf
-
-
-def _sections(raw: Mapping[str, Any]) -> dict[str, set[str]]:
-    """Field names by section: "" the top, world, recipe, loop.<place>.<verb>."""
-    from evenloop.loops import find as find_loop
-    from evenloop.recipe import Recipe
-    from evenloop.worlds import WORLDS
-
-    top = set(RunConfig.model_fields) - {"world", "loop", "net", "recipe", "about", "name"}
-    sections = {"": top | {"human_share", "per_round"}}
-    world = raw["world"].get("name")
-    if world not in WORLDS:
-        raise ConfigError(f"no world {world!r}; {nearest(str(world), WORLDS)}")
-    sections["world"] = {f.name for f in fields(WORLDS[world])}  # type: ignore[arg-type]
-    sections["recipe"] = {f.name for f in fields(Recipe)}
-    sections["net"] = set(raw["net"]) - {"name"}
-    for place, entry in enumerate(raw["loop"]):
-        for verb in entry:
-            sections[f"loop.{place}.{verb}"] = {f.name for f in fields(find_loop(verb))}
-    return sections
-
-
-def _section(raw: dict[str, Any], name: str) -> dict[str, Any]:
-    if name == "":
-        return raw
-    if name.startswith("loop."):
-        _, place, verb = name.split(".")
-        entry: dict[str, Any] = raw["loop"][int(place)]
-        entry[verb] = dict(entry[verb] or {})
-        return dict.__getitem__(entry, verb)
-    raw[name] = dict(raw[name])
-    return dict.__getitem__(raw, name)
-
-
-def _shares(raw: dict[str, Any]) -> None:
-    """`per_round=5000 human_share=.2` is human=1000 machine=4000."""
-    share, total = raw.pop("human_share", None), raw.pop("per_round", None)
-    if share is None and total is None:
-        return
-    if share is None or total is None or not 0 <= share <= 1:
-        raise ConfigError(f"human_share={share} and per_round={total}: give both, share in [0, 1]")
-    place, _ = _place(raw, "human")
-    place["human"] = round(share * total)
-    place["machine"] = total - place["human"]
 
 
 def _seeds(value: Any) -> tuple[int, ...]:
@@ -355,10 +217,14 @@ def _seeds(value: Any) -> tuple[int, ...]:
     )
 
 
-def _checked(raw: dict[str, Any]) -> RunConfig:
+def _no_unknown(raw: Mapping[str, Any]) -> None:
     for key in raw:
         if key not in RunConfig.model_fields:
-            raise ConfigError(f"unknown key {key!r}; {nearest(key, RunConfig.model_fields)}")
+            known = set(RunConfig.model_fields) | {"small"}
+            raise ConfigError(f"unknown key {key!r}; {nearest(str(key), known)}")
+
+
+def _checked(raw: dict[str, Any]) -> RunConfig:
     try:
         return RunConfig.model_validate(raw)
     except ValidationError as error:

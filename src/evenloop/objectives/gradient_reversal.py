@@ -186,6 +186,18 @@ class AdversarialObjective(Objective):
         clip: bound on the norm of the gradient the adversaries hand back, each on its own.
         head: name of the module whose input are the features; the last layer by default.
         seed: of the adversaries' initial weights.
+
+    >>> from evenloop.data import Attribute, Schema
+    >>> schema = Schema(("a", "b"), (Attribute("sex", ("f", "m")),))
+    >>> x, y = torch.eye(4), torch.tensor([0, 1, 0, 1])
+    >>> data = GroupedData.of(x, y, {"sex": [0, 0, 1, 1]}, schema)
+    >>> from evenloop.models import build
+    >>> groups, net = GroupIndex.of(data, ["sex"]), build("logistic", features=4, classes=2, seed=0)
+    >>> objective = AdversarialObjective(0.5, attributes=["sex"])
+    >>> objective.bind(net, data, groups)
+    >>> objective.loss(net(x), y, groups.cell).shape
+    torch.Size([])
+    >>> objective.release()
     """
 
     def __init__(

@@ -39,6 +39,24 @@ class RatioController:
     Call `step` once for every training batch, next to the optimiser's step. The model's mode and
     its gradients are as before afterwards; nothing is kept from one update to the next but the
     optimiser's two moments and a running alignment of each cell.
+
+    >>> from evenloop.models import build
+    >>> from evenloop.samplers.cells import CellIndex
+    >>> x, cells = torch.eye(40), CellIndex([0, 1] * 20, [0, 0, 1, 1] * 10)
+    >>> net = build("logistic", features=40, classes=2, seed=0)
+    >>> control = RatioController(
+    ...     net,
+    ...     Ratios(cells),
+    ...     RatioObjective(),
+    ...     Validation(x, cells),
+    ...     generator=torch.Generator().manual_seed(0),
+    ...     inner_data="train_batch",
+    ... )
+    >>> rows = torch.arange(10)
+    >>> net(x[rows]).logsumexp(1).mean().backward()  # stands for the training step
+    >>> report = control.step(rows)
+    >>> report.lam.sum(1).tolist()
+    [1.0, 1.0]
     """
 
     def __init__(

@@ -1,0 +1,239 @@
+"""Settings of the user laid on a raw configuration: shapes first, then `key=value`.
+
+Nothing here knows what a value means; the configuration's own checks come afterwards. What is
+refused is what they could no longer name: a part of another shape, a key that two parts have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import yaml
+
+from evenloop.words import nearest
+
+__all__ = ["ConfigError", "apply", "merged", "pairs", "shaped"]
+
+ALIASES = {
+    "data": "world.name",
+    "learner": "net",
+    "model": "net",
+    "data_dir": "world.root",
+}
+NAMED = {"world": "name", "net": "name", "recipe": "base"}
+ELSEWHERE = {
+    "out": "the folder is the option --out",
+    "processes": "the number of processes is the option --processes",
+    "quiet": "plain lines are the option --quiet",
+}
+
+
+class ConfigError(ValueError):
+    """Wrong input, found before any work was started."""
+
+
+def pairs(settings: Sequence[str]) -> dict[str, Any]:
+    """Values by key of `key=value` texts; a later one replaces an earlier one.
+
+    >>> pairs(["rounds=5", "track=dog", "hidden=[8, 8]"])
+    {'rounds': 5, 'track': 'dog', 'hidden': [8, 8]}
+
+    Raises:
+        ConfigError: a text without a key or a sign, or a value that is not YAML.
+    """
+    found = {}
+    for text in settings:
+        key, sign, value = text.partition("=")
+        if not sign or not key:
+            raise ConfigError(f"{text!r} is not key=value; write for example rounds=5")
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"{key}={value!r}: the value is not readable as YAML") from None
+    return found
+
+
+def shaped(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """A raw configuration whose parts have the shapes that settings are laid on.
+
+    A bare name stands for a mapping with nothing else in it: `world: digits8`, `net: mlp`,
+    `recipe: mlp`, and `- relabel` for a loop with its defaults.
+
+    >>> shaped({"world": "digits8", "net": "mlp", "recipe": "mlp", "loop": ["relabel"]})["loop"]
+    [{'relabel': {}}]
+
+    Raises:
+        ConfigError: a part is missing or of another shape; says what to write.
+    """
+    out = dict(raw)
+    for part, key in NAMED.items():
+        value = out.get(part)
+        if value is None:
+            raise ConfigError(f"{part} is missing; write {part}: NAME or {part}: {{{key}: NAME}}")
+        out[part] = {key: value} if isinstance(value, str) else value
+        if not isinstance(out[part], dict):
+            raise ConfigError(
+                f"{part}={value!r} must be a name or a mapping such as {{{key}: NAME}}"
+            )
+        if key == "name" and key not in out[part]:
+            raise ConfigError(f"{part}={value!r} has no name; write {part}: {{name: NAME, ...}}")
+    if not isinstance(out.get("loop"), list) or not out["loop"]:
+        raise ConfigError(
+            f"loop={out.get('loop')!r} must be a list with an entry for each verb, such as "
+            "[{relabel: {n0: 50}}]"
+        )
+    out["loop"] = [_entry(entry) for entry in out["loop"]]
+    return out
+
+
+def _entry(entry: Any) -> dict[str, dict[str, Any]]:
+    from evenloop.loops import names
+
+    found = {entry: {}} if isinstance(entry, str) else entry
+    if not isinstance(found, dict) or not found:
+        raise ConfigError(f"loop entry {entry!r} must be a verb or {{verb: {{field: value}}}}")
+    for verb, values in found.items():
+        if verb not in names():
+            raise ConfigError(f"unknown loop {verb!r}; {nearest(str(verb), names())}")
+        if not isinstance(values, dict | None):
+            raise ConfigError(f"{verb}={values!r} must be a mapping of its fields, such as n0: 50")
+    return {verb: dict(values or {}) for verb, values in found.items()}
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid on `base`; mappings and the loop list are merged, anything else replaced.
+
+    >>> merged({"a": {"x": 1, "y": 2}, "b": 3}, {"a": {"x": 5}})
+    {'a': {'x': 5, 'y': 2}, 'b': 3}
+
+    Raises:
+        ConfigError: the two loops have another number of entries.
+    """
+    out = dict(base)
+    for key, value in over.items():
+        there = out.get(key)
+        replaces = isinstance(value, dict) and ({"name", "base"} & set(value))
+        if isinstance(there, dict) and isinstance(value, dict) and not replaces:
+            out[key] = merged(there, value)
+        elif key == "loop" and isinstance(there, list):
+            if not isinstance(value, list) or len(value) != len(there):
+                raise ConfigError(f"loop of the variant must have {len(there)} entries, one each")
+            out[key] = [merged(a, b) for a, b in zip(there, value, strict=True)]
+        else:
+            out[key] = value
+    return out
+
+
+def apply(raw: dict[str, Any], settings: Sequence[str], top: Iterable[str]) -> None:
+    """Lay `key=value` texts on a `shaped` configuration, in place.
+
+    Args:
+        raw: from `shaped`.
+        settings: keys are dotted paths, or a field's name that only one part has; a name of `top`
+            means the top.
+        top: names of the fields that are no part of their own.
+
+    Raises:
+        ConfigError: an unknown or ambiguous key, or a value that cannot be what the key says.
+    """
+    for key, value in pairs(settings).items():
+        _set(raw, key, value, frozenset(top) - {*NAMED, "loop", "about", "name"})
+    _shares(raw, frozenset(top))
+
+
+def _set(raw: dict[str, Any], key: str, value: Any, top: frozenset[str]) -> None:
+    key = ALIASES.get(key, key)
+    if key == "seed":
+        raw["seeds"] = [value]
+    elif key == "loop":
+        raw["loop"] = shaped({**raw, "loop": value})["loop"]
+    elif key == "recipe" and isinstance(value, str):
+        raw["recipe"] = _recipe(raw["recipe"], value)
+    elif key in ("world.name", *NAMED):
+        part = key.partition(".")[0]
+        raw[part] = shaped({**raw, part: value})[part]
+    else:
+        place, leaf = _place(raw, key, top)
+        place[leaf] = value
+
+
+def _recipe(current: Mapping[str, Any], value: str) -> dict[str, str]:
+    """`recipe=underfit` means the underfit variant of the recipe at hand."""
+    from evenloop.recipe import RECIPES
+
+    variant = f"{current.get('base', '')}-{value}"
+    return {"base": variant if variant in RECIPES else value}
+
+
+def _place(raw: dict[str, Any], key: str, top: frozenset[str]) -> tuple[dict[str, Any], str]:
+    """The mapping and leaf a key means: a dotted path, or a field name that only one part has."""
+    sections = _sections(raw, top)
+    head, _, leaf = key.rpartition(".")
+    if head:
+        matches = [s for s in sections if s == head or s.split(".")[-1] == head]
+    else:
+        matches = [s for s, known in sections.items() if leaf in known]
+        matches = [""] if "" in matches else matches
+    if len(matches) > 1:
+        choices = " or ".join(f"{s}.{leaf}" for s in matches)
+        raise ConfigError(f"{key!r} is ambiguous: write {choices}")
+    if not matches or (leaf not in sections[matches[0]] and matches[0] != "net"):
+        known = sections[matches[0]] if matches else set().union(*sections.values(), ALIASES)
+        hint = ELSEWHERE.get(key) or nearest(leaf, known)
+        raise ConfigError(f"unknown key {key!r}; {hint}")
+    return _section(raw, matches[0]), leaf
+
+
+def _sections(raw: Mapping[str, Any], top: frozenset[str]) -> dict[str, set[str]]:
+    """Field names by section: "" the top, world, recipe, net, loop.<place>.<verb>."""
+    from evenloop.loops import find as find_loop
+    from evenloop.recipe import Recipe
+    from evenloop.worlds import WORLDS
+
+    sections = {"": {*top, "human_share", "per_round"}}
+    world = raw["world"]["name"]
+    if world not in WORLDS:
+        raise ConfigError(f"no world {world!r}; {nearest(str(world), WORLDS)}")
+    sections["world"] = {f.name for f in fields(WORLDS[world])}  # type: ignore[arg-type]
+    made = (raw.get("generated") or {}).get("name")
+    if made in WORLDS:
+        sections["generated"] = {f.name for f in fields(WORLDS[made])}  # type: ignore[arg-type]
+    sections["recipe"] = {f.name for f in fields(Recipe)}
+    sections["net"] = set(raw["net"]) - {"name"}
+    for place, entry in enumerate(raw["loop"]):
+        for verb in entry:
+            sections[f"loop.{place}.{verb}"] = {f.name for f in fields(find_loop(verb))}
+    return sections
+
+
+def _section(raw: dict[str, Any], name: str) -> dict[str, Any]:
+    """The mapping of a section of `_sections`, a copy of its own so that no preset is written."""
+    if name == "":
+        return raw
+    holder, key = raw, name
+    if name.startswith("loop."):
+        _, place, key = name.split(".")
+        holder = raw["loop"][int(place)]
+    holder[key] = dict(holder[key])
+    return dict.__getitem__(holder, key)
+
+
+def _shares(raw: dict[str, Any], top: frozenset[str]) -> None:
+    """`per_round=5000 human_share=.2` is human=1000 machine=4000."""
+    share, total = raw.pop("human_share", None), raw.pop("per_round", None)
+    if share is None and total is None:
+        return
+    if not _number(share) or not 0 <= share <= 1 or type(total) is not int or total < 1:
+        raise ConfigError(
+            f"human_share={share!r} and per_round={total!r}: give both, a share in [0, 1] and a "
+            "whole number of rows from 1 on"
+        )
+    place, _ = _place(raw, "human", top)
+    place["human"] = round(share * total)
+    place["machine"] = total - place["human"]
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
