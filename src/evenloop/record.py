@@ -7,7 +7,9 @@ Whatever is interrupted, the last committed round is whole and anything after it
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import io
 import json
 import math
 import os
@@ -104,6 +106,8 @@ class Record:
     watch: Watch | None = None
     _chunks: list[str] = field(default_factory=list)
     _saved: GroupedData | None = None
+    _memory: Kept | None = None
+    _only_to_look: bool = False
 
     @staticmethod
     def open(
@@ -117,7 +121,8 @@ class Record:
             watch: told (name, epoch, epochs, rows) at the end of every training epoch.
 
         Raises:
-            ValueError: the folder holds a run of another configuration or seed.
+            ValueError: the folder holds a run of another configuration or seed, or its files were
+                changed from outside so that it cannot be continued.
         """
         folder = Path(folder)
         path = folder / "manifest.json"
@@ -139,7 +144,10 @@ class Record:
 
     @staticmethod
     def read(folder: Path | str) -> Record:
-        """The rows of a run folder, for looking only.
+        """The committed rounds of a run folder, for looking only; `append` refuses it.
+
+        What an interruption left after the last committed round is passed over. A folder whose
+        `state/` was removed to save room is read whole.
 
         Raises:
             FileNotFoundError: the folder holds no `rows.jsonl`.
@@ -147,8 +155,9 @@ class Record:
         path = Path(folder) / "rows.jsonl"
         if not path.exists():
             raise FileNotFoundError(f"{folder} is not a run folder: it holds no rows.jsonl")
-        lines = path.read_text().splitlines()
-        return Record(Path(folder), [Row.from_json(line) for line in lines])
+        lines = _committed(Path(folder)).splitlines()
+        rows = [Row.from_json(line.decode()) for line in lines]
+        return Record(Path(folder), rows, _only_to_look=True)
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -159,7 +168,12 @@ class Record:
 
     @property
     def keep(self) -> _FolderKeep:
-        """Where a long fit of this run keeps its progress."""
+        """Where a long fit of this run keeps its progress.
+
+        Raises:
+            ValueError: the record was read for looking only.
+        """
+        self._check_ours()
         return _FolderKeep(self.folder and self.folder / "state", self.watch)
 
     def append(
@@ -170,9 +184,17 @@ class Record:
         extra: Mapping[str, Any],
         samples: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Commit a round: its row, the state after it and a few of its rows to show."""
-        self.rows.append(row)
+        """Commit a round: its row, the state after it and a few of its rows to show.
+
+        Raises:
+            ValueError: the record was read for looking only.
+        """
+        self._check_ours()
         if self.folder is None:
+            # A loop may go on training these very modules, so the state is a copy.
+            now = {name: copy.deepcopy(model.state_dict()) for name, model in models.items()}
+            self._memory = Kept(data, now, copy.deepcopy(dict(extra)))
+            self.rows.append(row)
             return
         state = self.folder / "state"
         chunks = self._write_rows(state, data, row.round)
@@ -190,7 +212,15 @@ class Record:
         current = {"round": row.round, "bytes": size, "chunks": chunks, "models": models_file}
         write_atomically(state / "current.json", json.dumps(current).encode())
         self._chunks, self._saved = chunks, data
+        self.rows.append(row)
         self._tidy(state, {*chunks, models_file, "current.json"})
+
+    def _check_ours(self) -> None:
+        if self._only_to_look:
+            raise ValueError(
+                f"the record of {self.folder} was read for looking only; continue it with "
+                "Record.open"
+            )
 
     def _write_rows(self, state: Path, data: GroupedData, round: int) -> list[str]:
         """Only the rows that were not written before; a round costs what it added."""
@@ -212,20 +242,26 @@ class Record:
     def _tidy(self, state: Path, wanted: set[str]) -> None:
         for path in state.iterdir():
             stale = path.name not in wanted and path.suffix in (".pt", ".part")
-            if stale and not path.name.startswith("fit-"):
+            if stale:
                 path.unlink()
 
     def _recover(self) -> None:
         assert self.folder is not None
         rows, current = self.folder / "rows.jsonl", self.folder / "state" / "current.json"
+        content = _committed(self.folder)
+        if rows.exists() and not current.parent.exists():
+            raise ValueError(
+                f"{self.folder} can be read but not continued: its state/ was removed; begin anew "
+                "with another --out"
+            )
+        current.parent.mkdir(exist_ok=True)
         if not current.exists():
             rows.unlink(missing_ok=True)
             return
-        mark = json.loads(current.read_text())
         with rows.open("r+b") as file:
-            file.truncate(mark["bytes"])
-        self.rows = [Row.from_json(line) for line in rows.read_text().splitlines()]
-        self._chunks = mark["chunks"]
+            file.truncate(len(content))
+        self.rows = [Row.from_json(line.decode()) for line in content.splitlines()]
+        self._chunks = json.loads(current.read_text())["chunks"]
 
     def load_state(self, world: GroupedData) -> Kept | None:
         """The state after the last committed round, or None before the first.
@@ -237,7 +273,7 @@ class Record:
             ValueError: the state names a row that the world does not have.
         """
         if self.folder is None or not self.rows:
-            return None
+            return self._memory
         state = self.folder / "state"
         mark = json.loads((state / "current.json").read_text())
         parts = [_load(state / name) for name in mark["chunks"]]
@@ -246,6 +282,23 @@ class Record:
         self._saved = data
         kept = _load(state / mark["models"])
         return Kept(data, kept["models"], kept["extra"])
+
+
+def _committed(folder: Path) -> bytes:
+    """The lines of `rows.jsonl` that belong to committed rounds."""
+    rows, current = folder / "rows.jsonl", folder / "state" / "current.json"
+    if not current.parent.exists():
+        return rows.read_bytes() if rows.exists() else b""
+    if not current.exists():
+        return b""
+    size = int(json.loads(current.read_text())["bytes"])
+    content = rows.read_bytes()[:size] if rows.exists() else b""
+    if len(content) < size:
+        raise ValueError(
+            f"{rows} holds {len(content)} of the {size} bytes that were written; it was changed "
+            "from outside: put it back, or remove the run folder"
+        )
+    return content
 
 
 def _with_world_columns(columns: dict[str, Tensor], world: GroupedData) -> GroupedData:
@@ -292,20 +345,28 @@ class _FolderKeep:
             self.watch(name, epoch, epochs, rows)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace `path` by `content`; a reader sees the old bytes or the new ones, never a part."""
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
+    """Replace `path` by `content`; a reader sees the old bytes or the new ones, never a part.
+
+    It is on the disk when this returns. If it cannot be written, nothing is left behind.
+    """
     part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def _save(path: Path, value: dict[str, Any]) -> None:
-    part = path.with_name(path.name + ".part")
-    torch.save(value, part)
-    os.replace(part, path)
+    # Through memory: torch's own writer tells of a full disk as an internal assertion.
+    content = io.BytesIO()
+    torch.save(value, content)
+    write_atomically(path, content.getbuffer())
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -75,7 +75,8 @@ class Questions:
                 "'predicted-cell'"
             )
         folder.mkdir(parents=True, exist_ok=True)
-        content = {"config": config.identity(), "seed": config.seeds[0]}
+        asked = config.identity() | {"rounds": config.rounds}
+        content = {"config": asked, "seed": config.seeds[0]}
         write_atomically(path, json.dumps(content, indent=1).encode())
         return Questions(folder, config)
 

@@ -3,6 +3,10 @@
 Small linear nets are stacked in this process; any other net gets one process per seed with one
 thread each, as many at a time as there are cores. Which of them is written in the manifest, so
 that a resumed run continues the way it began.
+
+A seed that fails does not stop the others. Ctrl-C stops all of them before it comes out of
+`run_seeds`, and only then is the folder free for another process. Both the study's folder and each
+seed's are locked, so that a worker that has not yet noticed the end of its parent is waited for.
 """
 
 from __future__ import annotations
@@ -10,81 +14,55 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import platform
+import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
+from queue import Empty
 from typing import Any, Literal
 
 import torch
 
-from evenloop import __version__
 from evenloop.build import Job, assemble
 from evenloop.config import ConfigError, RunConfig
-from evenloop.digest import source_digest
 from evenloop.loop import run
-from evenloop.record import Record, write_atomically
+from evenloop.record import Record
 from evenloop.rng import Rng
+from evenloop.study.folder import (
+    NotStarted,
+    changes,
+    code,
+    folder_of,
+    goes_on,
+    only_me,
+    open_study,
+    read_config,
+    read_study,
+    warn_of_changes,
+)
 from evenloop.study.stack import Together, stackable
 
-__all__ = ["How", "Progress", "folder_of", "open_study", "read_study", "run_seeds"]
+__all__ = [
+    "How",
+    "NotStarted",
+    "Progress",
+    "folder_of",
+    "open_study",
+    "read_config",
+    "read_study",
+    "run_seeds",
+]
 
+# How long a seed's folder may still be held by a worker whose parent was killed.
+PATIENCE = 10.0
 How = Literal["stacked", "processes", "here"]
 Progress = Callable[[int, str, int, int], None]
 """Told (seed, what, done, of): `what` is "round", or the name of a fit whose epochs are counted."""
-
-
-def folder_of(config: RunConfig, out: Path) -> Path:
-    """The study's folder below `out`; its name holds the hash of the configuration."""
-    return out / f"{config.name}-{config.digest()}"
-
-
-def open_study(config: RunConfig, folder: Path) -> None:
-    """Make the folder, or check that it holds this configuration, and note the seeds.
-
-    Raises:
-        ConfigError: the folder holds another configuration.
-    """
-    path = folder / "manifest.json"
-    seeds: set[int] = set(config.seeds)
-    if path.exists():
-        there = json.loads(path.read_text())
-        if there["config"] != config.identity():
-            raise ConfigError(
-                f"{folder} holds a run of another configuration; choose another out= or remove it"
-            )
-        seeds |= set(there["seeds"])
-    folder.mkdir(parents=True, exist_ok=True)
-    about = config.about.model_dump()
-    content = {"config": config.identity(), "about": about, "seeds": sorted(seeds)}
-    write_atomically(path, json.dumps(content, indent=1).encode())
-
-
-def read_study(folder: Path) -> tuple[RunConfig, dict[int, Record]]:
-    """The configuration of a study folder and the records of its seeds so far.
-
-    Raises:
-        ConfigError: it is not a study folder.
-    """
-    path = folder / "manifest.json"
-    if not path.exists():
-        raise ConfigError(f"{folder} is not a run folder: it holds no manifest.json")
-    there = json.loads(path.read_text())
-    config = RunConfig.model_validate(
-        {**there["config"], "about": there["about"], "seeds": there["seeds"]}
-    )
-    records = {
-        seed: Record.read(folder / f"seed-{seed}")
-        for seed in there["seeds"]
-        if (folder / f"seed-{seed}" / "rows.jsonl").exists()
-    }
-    return config, records
 
 
 def run_seeds(
@@ -103,15 +81,28 @@ def run_seeds(
         processes: most processes at a time; as many as cores by default.
 
     Raises:
-        ConfigError: the folder holds another configuration, or is in use by another process.
+        NotStarted: the folder cannot be made, holds another configuration, or is in use by another
+            process.
+        Exception: what the first of the failed seeds failed with, when all seeds have ended; a
+            note names the seed.
     """
-    open_study(config, folder)
-    how = _how(config, processes)
-    with _only_me(folder):
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NotStarted(f"{folder}: {error.strerror}; choose another place with --out") from None
+    with only_me(folder):
+        open_study(config, folder)
+        warn_of_changes(config, folder)
+        how = _how(config, processes)
         if how == "processes":
-            _in_processes(config, folder, progress, processes or os.cpu_count() or 1)
+            outcomes = _in_processes(config, folder, progress, processes or os.cpu_count() or 1)
         else:
-            _in_this_process(config, folder, how, progress)
+            outcomes = _in_this_process(config, folder, how, progress)
+    failed = {seed: error for seed, error in outcomes.items() if error is not None}
+    for seed in sorted(failed):
+        rest = f"; {len(failed)} of {len(outcomes)} seeds failed" if len(outcomes) > 1 else ""
+        failed[seed].add_note(f"seed {seed}{rest}")
+        raise failed[seed]
 
 
 def _how(config: RunConfig, processes: int | None) -> How:
@@ -124,15 +115,11 @@ def _how(config: RunConfig, processes: int | None) -> How:
 
 
 def _manifest(config: RunConfig, seed: int, how: How) -> dict[str, Any]:
-    packages = ("torch", "numpy", "scikit-learn")
     return {
         "config": config.identity(),
         "seed": seed,
         "trainer": "stacked" if how == "stacked" else "plain",
-        "evenloop": __version__,
-        "source": source_digest(),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in packages},
+        **code(),
         "threads": torch.get_num_threads(),
     }
 
@@ -156,6 +143,10 @@ def _finish(job: Job, record: Record, progress: Progress | None) -> None:
         if progress:
             progress(job.seed, "round", round, job.rounds)
 
+    changed = changes(record.manifest) if goes_on(record, job.rounds) else {}
+    if changed:
+        _note(record, {"resumed": {"round": len(record.rows), "code": code()}})
+
     started = time.perf_counter(), time.process_time()
     done = len(record.rows)
     run(
@@ -168,61 +159,112 @@ def _finish(job: Job, record: Record, progress: Progress | None) -> None:
         claims=job.claims,
         tell=told,
     )
-    assert record.folder is not None
     spent = {
         "rounds": len(record.rows) - done,
         "seconds": round(time.perf_counter() - started[0], 3),
         "cpu_seconds": round(time.process_time() - started[1], 3),
     }
+    _note(record, spent)
+
+
+def _note(record: Record, line: Mapping[str, Any]) -> None:
+    """A line beside the rows, which stay free of everything that is not the experiment."""
+    assert record.folder is not None
     with (record.folder / "timing.jsonl").open("a") as file:
-        file.write(json.dumps(spent) + "\n")
+        file.write(json.dumps(line) + "\n")
 
 
-def _in_this_process(config: RunConfig, folder: Path, how: How, progress: Progress | None) -> None:
+def _in_this_process(
+    config: RunConfig, folder: Path, how: How, progress: Progress | None
+) -> dict[int, Exception | None]:
     torch.set_num_threads(assemble(config, config.seeds[0]).world.recipe.threads)
     together = Together()
-    jobs = []
-    for seed in config.seeds:
-        job, record = assemble(config, seed), _open(config, folder, seed, how, progress)
-        if record.manifest.get("trainer") == "stacked":
-            job = replace(job, world=replace(job.world, trainer=together.trainer))
-        jobs.append((job, record))
-    together.map([partial(_finish, job, record, progress) for job, record in jobs])
+
+    def watched(seed: int, what: str, done: int, of: int) -> None:
+        together.check()
+        if progress:
+            progress(seed, what, done, of)
+
+    stacked: dict[int, Callable[[], None]] = {}
+    plain: dict[int, Callable[[], None]] = {}
+    with ExitStack() as held:
+        for seed in config.seeds:
+            held.enter_context(only_me(folder / f"seed-{seed}", PATIENCE))
+            job, record = assemble(config, seed), _open(config, folder, seed, how, watched)
+            if record.manifest.get("trainer") == "stacked":
+                job = replace(job, world=replace(job.world, trainer=together.trainer))
+                stacked[seed] = partial(_finish, job, record, watched)
+            else:
+                plain[seed] = partial(_finish, job, record, watched)
+        outcomes = dict(zip(stacked, together.map([*stacked.values()]), strict=True))
+        # One after the other and without threads: Ctrl-C comes out of the run itself.
+        for seed, finish in plain.items():
+            outcomes[seed] = together.map([finish])[0]
+    return outcomes
 
 
 def _in_processes(
     config: RunConfig, folder: Path, progress: Progress | None, processes: int
-) -> None:
+) -> dict[int, Exception | None]:
     context = multiprocessing.get_context("spawn")
     events = context.Queue()
-    with (
-        ProcessPoolExecutor(
-            min(processes, len(config.seeds)),
-            mp_context=context,
-            initializer=_enter,
-            initargs=(events, os.getpid()),
-        ) as pool,
-        _relayed(events, progress),
-    ):
-        text = config.model_dump_json()
-        runs = {pool.submit(_one, text, str(folder), seed): seed for seed in config.seeds}
-        for finished in as_completed(runs):
-            finished.result()
+    # Nothing is ever sent: workers end when this end is closed, be it by the end of the process.
+    there, lifeline = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(
+        min(processes, len(config.seeds)),
+        mp_context=context,
+        initializer=_enter,
+        initargs=(events, there),
+    )
+    text = config.model_dump_json()
+    try:
+        with _relayed(events, progress):
+            with _sigint_blocked():
+                runs = {pool.submit(_one, text, str(folder), seed): seed for seed in config.seeds}
+            outcomes = {runs[done]: _error_of(done.exception()) for done in as_completed(runs)}
+        pool.shutdown()
+    finally:
+        # After the shutdown above nobody listens; after Ctrl-C every worker leaves at once.
+        lifeline.close()
+        there.close()
+        pool.shutdown(cancel_futures=True)
+    return outcomes
+
+
+def _error_of(error: BaseException | None) -> Exception | None:
+    if error is not None and not isinstance(error, Exception):
+        raise error
+    return error
+
+
+@contextmanager
+def _sigint_blocked() -> Iterator[None]:
+    """Processes begun inside are deaf to Ctrl-C from their first instruction on."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows: `_enter` makes them deaf a little later
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _EVENTS: Any = None
 
 
-def _enter(events: Any, parent: int) -> None:
-    """In a worker: one thread, and an end when the parent has ended."""
+def _enter(events: Any, lifeline: Any) -> None:
+    """In a worker: Ctrl-C is the parent's business, and the parent's end is the worker's."""
     global _EVENTS
     _EVENTS = events
-    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with, args=(lifeline,), daemon=True).start()
 
 
-def _leave_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
+def _leave_with(lifeline: Any) -> None:
+    with suppress(EOFError, OSError):
+        lifeline.recv_bytes()
+    # A record survives an end at any moment, so there is nothing to tidy up.
     os._exit(1)
 
 
@@ -234,16 +276,25 @@ def _one(text: str, folder: str, seed: int) -> None:
     def progress(seed: int, what: str, done: int, of: int) -> None:
         _EVENTS.put((seed, what, done, of))
 
-    record = _open(config, Path(folder), seed, "processes", progress)
-    _finish(job, record, progress)
+    with only_me(Path(folder) / f"seed-{seed}", PATIENCE):
+        record = _open(config, Path(folder), seed, "processes", progress)
+        _finish(job, record, progress)
 
 
 @contextmanager
 def _relayed(events: Any, progress: Progress | None) -> Iterator[None]:
     """Hands the workers' events on until the block ends."""
+    ended = threading.Event()
 
     def relay() -> None:
-        while (event := events.get()) is not None:
+        # Not ended by a message: a worker killed while it wrote may have left the queue locked.
+        while True:
+            try:
+                event = events.get(timeout=0.1)
+            except Empty:
+                if ended.is_set():
+                    return
+                continue
             if progress:
                 progress(*event)
 
@@ -252,31 +303,5 @@ def _relayed(events: Any, progress: Progress | None) -> Iterator[None]:
     try:
         yield
     finally:
-        events.put(None)
-        thread.join()
-
-
-@contextmanager
-def _only_me(folder: Path) -> Iterator[None]:
-    """Holds the folder's lock; the system releases it when the process ends, however it ends."""
-    with (folder / ".lock").open("a+") as file:
-        if not _lock(file):
-            raise ConfigError(f"{folder} is in use by another evenloop process; wait or stop it")
-        yield
-
-
-def _lock(file: Any) -> bool:
-    try:
-        import fcntl
-    except ImportError:  # not a POSIX system: no advisory lock to take
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def seeds_of(config: RunConfig, seeds: Sequence[int]) -> RunConfig:
-    """The same configuration for other seeds."""
-    return config.model_copy(update={"seeds": tuple(seeds)})
+        ended.set()
+        thread.join(5.0)
