@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from evenloop.heuristics.external import from_baal, skactiveml_selection
+from evenloop.heuristics.external import from_baal, skactiveml_selection, strategy
 from evenloop.heuristics.uncertainty import bald
 
 
@@ -71,6 +71,16 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "skactiveml.utils", None)
     with pytest.raises(ModuleNotFoundError, match=r"evenloop\[active\]"):
         skactiveml_selection(Farthest(), torch.ones(1, 1), torch.ones(1, 1), torch.ones(1), 1)
+    monkeypatch.setitem(sys.modules, "skactiveml.pool", None)
+    with pytest.raises(ModuleNotFoundError, match=r"evenloop\[active\]"):
+        strategy("typiclust", seed=0)
+
+
+def test_strategies_are_known_by_name() -> None:
+    with pytest.raises(ValueError, match="there are: typiclust, probcover"):
+        strategy("typicluster", seed=0)
+    pytest.importorskip("skactiveml.pool", reason="needs the extra `active`")
+    assert type(strategy("probcover", seed=0)).__name__ == "ProbCover"
 
 
 def test_a_real_strategy_of_scikit_activeml() -> None:

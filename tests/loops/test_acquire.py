@@ -101,6 +101,15 @@ def test_every_way_buys_q_distinct_rows_of_the_pool(fields: Mapping[str, Any]) -
         assert len(place.data.without(asked)) + len(asked) == 300
 
 
+@pytest.mark.parametrize("heuristic", ["typiclust", "probcover"])
+def test_strategies_of_scikit_activeml_buy_too(heuristic: str) -> None:
+    pytest.importorskip("skactiveml.pool", reason="needs the extra `active`")
+    loop = Acquire(initial=30, query=10, heuristic=heuristic)  # type: ignore[arg-type]
+    a, b = (states(loop, 2)[-1].data.row for _ in range(2))
+    assert len(a.unique()) == 40
+    assert torch.equal(a, b)
+
+
 def test_the_first_evaluation_is_the_same_whatever_the_strategy() -> None:
     seen = {
         go(Acquire(initial=30, query=10, draws=3, heuristic=h), rounds=1).rows[0].to_json()  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ user already has (BaaL itself is no dependency).
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,10 @@ from torch import Tensor
 
 from evenloop.heuristics.uncertainty import Kind, probabilities
 
-__all__ = ["from_baal", "skactiveml_selection"]
+__all__ = ["STRATEGIES", "from_baal", "skactiveml_selection", "strategy"]
+
+# Pool strategies that need features alone, by the name a loop knows them under.
+STRATEGIES = {"typiclust": "TypiClust", "probcover": "ProbCover"}
 
 
 def from_baal(heuristic: Any) -> Callable[..., Tensor]:
@@ -43,6 +47,29 @@ def from_baal(heuristic: Any) -> Callable[..., Tensor]:
     return rule
 
 
+def strategy(name: str, *, seed: int) -> Any:
+    """A scikit-activeml pool strategy that spreads over the feature space and asks no model.
+
+    "typiclust" (Hacohen et al. 2022) or "probcover" (Yehuda et al. 2022); both draw from `seed`.
+
+    Raises:
+        ModuleNotFoundError: scikit-activeml is not installed; names the extra.
+        ValueError: an unknown name.
+    """
+    if name not in STRATEGIES:
+        raise ValueError(f"unknown strategy {name!r}; there are: {', '.join(STRATEGIES)}")
+    return getattr(_skactiveml("skactiveml.pool"), STRATEGIES[name])(random_state=seed)
+
+
+def _skactiveml(module: str) -> Any:
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "scikit-activeml strategies need the extra `active`: pip install 'evenloop[active]'"
+        ) from error
+
+
 def skactiveml_selection(
     strategy: Any,
     pool: Tensor,
@@ -65,14 +92,9 @@ def skactiveml_selection(
         ModuleNotFoundError: scikit-activeml is not installed; names the extra.
         ValueError: the strategy returned positions outside the pool, or one twice.
     """
-    try:
-        from skactiveml.utils import MISSING_LABEL
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "scikit-activeml strategies need the extra `active`: pip install 'evenloop[active]'"
-        ) from error
+    missing = _skactiveml("skactiveml.utils").MISSING_LABEL
     x = torch.cat([labelled, pool]).flatten(1).double().cpu().numpy()
-    known = np.full(len(x), MISSING_LABEL, dtype=float)
+    known = np.full(len(x), missing, dtype=float)
     known[: len(y)] = y.cpu().numpy()
     k = min(k, len(pool))
     candidates = np.arange(len(labelled), len(x))

@@ -26,6 +26,7 @@ from evenloop.groups import GroupIndex
 from evenloop.heads import features_of
 from evenloop.heuristics.balanced import balanced_selection, group_quotas
 from evenloop.heuristics.batch import badge, batch_bald, core_set, epig
+from evenloop.heuristics.external import STRATEGIES, skactiveml_selection, strategy
 from evenloop.heuristics.plan import label_plan, quota_to_plan
 from evenloop.heuristics.posterior import Posterior, draw_pool, score_pool
 from evenloop.heuristics.stochastic import random_order_top, stochastic_selection
@@ -53,9 +54,9 @@ __all__ = ["Acquire"]
 
 Heuristic = Literal[
     "random", "bald", "entropy", "margin", "certainty", "variance",
-    "batch-bald", "epig", "badge", "core-set",
+    "batch-bald", "epig", "badge", "core-set", "typiclust", "probcover",
 ]  # fmt: skip
-TOGETHER = ("batch-bald", "epig", "badge", "core-set")
+TOGETHER = ("batch-bald", "epig", "badge", "core-set", *STRATEGIES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,8 @@ class Acquire(Loop):
         initial: labels of the first round, n0.
         initial_mode: "random", or "stratified": every group's share as in the pool.
         query: labels bought a round, q.
-        heuristic: what is asked about first; "random" is the baseline.
+        heuristic: what is asked about first; "random" is the baseline; "typiclust" and "probcover"
+            need the extra `active`.
         posterior: "dropout", "dropconnect", "ensemble" (of `draws` nets) or "laplace" (last layer).
         draws: posterior draws T.
         score_rows: rows of one forward pass while scoring, items times draws.
@@ -286,8 +288,12 @@ class Acquire(Loop):
     def _together(self, world: World, state: State, scored: Tensor, k: int, rng: Rng) -> Tensor:
         """Rules that look at items together: BatchBALD, EPIG, BADGE, core-set."""
         x, model, generator = world.data.x, state.models["classifier"], rng.gen()
-        if self.heuristic in ("badge", "core-set"):
+        if self.heuristic in ("badge", "core-set", *STRATEGIES):
             features = features_of(model, x[scored])
+            if self.heuristic in STRATEGIES:
+                outside = strategy(self.heuristic, seed=rng.seed % 2**32)
+                held = features_of(model, state.data.x)
+                return skactiveml_selection(outside, features, held, state.data.y, k)
             if self.heuristic == "core-set":
                 return core_set(features, features_of(model, state.data.x), k)
             return badge(predict(model, x[scored]).softmax(1), features, k, generator=generator)
