@@ -56,7 +56,7 @@ def levelled(study: Study, worse: bool) -> Study:
             "audit.reference": Counts(before, *names),
         }
         records[seed] = Record()
-        records[seed].rows.append(replace(record.rows[-1], round=0, counts=counts))
+        records[seed].rows.append(replace(record.rows[-1], round=0, counts=counts, moments={}))
     return replace(study, records=records, table=table_of(study.config, records))
 
 
