@@ -24,6 +24,7 @@ __all__ = [
     "FeedbackStep",
     "Verdict",
     "feedback_steps",
+    "larger",
     "spent",
     "trained",
 ]
@@ -157,6 +158,15 @@ def feedback_steps(
         yield step
 
 
+def larger(so_far: float, gap: float) -> float:
+    """The one of larger size, with its sign; the first where both are equal or one is nan.
+
+    >>> larger(0.1, -0.3), larger(-0.3, 0.3)
+    (-0.3, -0.3)
+    """
+    return gap if abs(gap) > abs(so_far) else so_far
+
+
 def _next(
     last: FeedbackStep | None, before: Row | None, row: Row, klass: int, train_on: TrainOn
 ) -> FeedbackStep:
@@ -171,8 +181,7 @@ def _next(
     else:
         delta, largest, size = last.delta, last.largest, last.largest_size
         factor = 1.0 + _excess(last.factor - 1.0, before.sizes, row.sizes, train_on)
-    if not abs(gap.value) <= abs(largest) and not isnan(gap.value):
-        largest = gap.value
+    largest = larger(largest, gap.value)
     least, most = gap.size()
     size = (max(size[0], least), max(size[1], most)) if not isnan(least) else size
     return FeedbackStep(row.round, bias, gap, delta, factor, largest, size)

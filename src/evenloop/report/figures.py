@@ -37,7 +37,7 @@ CSS = {INK: "var(--ink)", FAINT: "var(--faint)"} | {
 class Line:
     """A curve over rounds 0, 1, ...: values (T,), limits (T,), and single runs drawn thin.
 
-    `flat` marks a reference (a baseline), drawn in ink without a band.
+    `flat` marks a reference (a baseline), drawn thin in ink without a band.
     """
 
     label: str
@@ -121,7 +121,7 @@ def _frame(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
 def _draw(axes: Axes, line: Line, place: int, crowded: bool) -> Artist:
     """A line with its band; where many lines share a panel, with limits at the last round only."""
     colour = INK if line.flat else SERIES[place % len(SERIES)]
-    style = ":" if line.flat else STYLES[place % len(STYLES)]
+    style = "-" if line.flat else STYLES[place % len(STYLES)]
     rounds = np.arange(len(line.value))
     for run in () if crowded else line.thin:
         axes.plot(np.arange(len(run)), run, color=colour, alpha=0.25, linewidth=0.6)
@@ -133,7 +133,7 @@ def _draw(axes: Axes, line: Line, place: int, crowded: bool) -> Artist:
         axes.fill_between(rounds, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
     marker = "o" if len(rounds) < 3 else None
     (curve,) = axes.plot(
-        rounds, line.value, color=colour, linestyle=style, linewidth=1.6,
+        rounds, line.value, color=colour, linestyle=style, linewidth=1.0 if line.flat else 1.6,
         marker=marker, markersize=4,
     )  # fmt: skip
     return curve

@@ -1,27 +1,32 @@
-"""Alarms a run raised, and why it stopped."""
+"""Alarms a run raised, the first of every seed, and why it stopped."""
 
 from __future__ import annotations
 
 from evenloop.report.sections import Section
 from evenloop.report.study import Study
 
-ORDER = 5
-SHOWN = 12
+ORDER = 15
+SHOWN = 6
 
 
 def build(study: Study) -> Section | None:
     """The section, where there was an alarm or a stop before the last round asked for."""
-    alarms = [
-        f"seed {seed}, {alarm}"
-        for seed, record in study.records.items()
-        for row in record.rows
-        for alarm in row.alarms
-    ]
+    shown, total = [], 0
+    for seed, record in study.records.items():
+        alarms = [alarm for row in record.rows for alarm in row.alarms]
+        total += len(alarms)
+        if alarms:
+            more = f" ({len(alarms) - 1} more of this seed in rows.jsonl)" if alarms[1:] else ""
+            shown.append(f"seed {seed}, {alarms[0]}{more}")
     stops = sorted({r.rows[-1].stop for r in study.records.values() if r.rows[-1].stop})
-    if not alarms and not stops:
+    if not total and not stops:
         return None
-    more = f"and {len(alarms) - SHOWN} more, in rows.jsonl of each seed"
-    shown = [*alarms[:SHOWN], more] if len(alarms) > SHOWN else alarms
+    if len(shown) > SHOWN:
+        shown = [*shown[:SHOWN], f"and alarms of {len(shown) - SHOWN} more seeds"]
     text = [f"Stopped: {stop}." for stop in stops]
-    count = [f"{len(alarms)} alarm{'s' if len(alarms) > 1 else ''}: {alarms[0]}"] if alarms else []
+    count = []
+    if total:
+        seeds = sum(any(row.alarms for row in r.rows) for r in study.records.values())
+        what = f"{total} alarm{'s' if total > 1 else ''}"
+        count = [f"{what} in {seeds} of {len(study.records)} seeds while it ran; see below."]
     return Section("Alarms", text=text, alarms=shown, summary=count)

@@ -1,0 +1,52 @@
+"""Figures as text: names as they are, a legend entry for every line, colours of the page."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from evenloop.report.figures import Line, line_figure
+
+
+def texts(svg: str) -> list[str]:
+    return re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+
+
+def test_every_line_has_its_name_whatever_it_is() -> None:
+    names = ["_hidden", "$x$", "a$b", "<b> & 'c'", "plain"]
+    lines = [Line(name, np.array([1.0, 2.0])) for name in names]
+    svg = line_figure("$t$ <i>", lines, ylabel="$share", xlabel="_round$a$")
+    wanted = ["_hidden", "$x$", "a$b", "&lt;b&gt; &amp; 'c'", "plain", "$t$ &lt;i&gt;", "$share"]
+    assert set(wanted) <= set(texts(svg))
+    assert "_round$a$" in texts(svg)
+
+
+def test_only_the_page_s_colours() -> None:
+    svg = line_figure("t", [Line("a", np.array([1.0, 2.0])), Line("b", np.ones(2), flat=True)],
+                      ylabel="y", zero=True)  # fmt: skip
+    assert "var(--s0)" in svg
+    assert "var(--ink)" in svg
+    assert not re.search(r"(?:stroke|fill): #", svg)
+
+
+def test_nan_and_nothing_at_all_are_drawn() -> None:
+    svg = line_figure("t", [Line("a", np.array([np.nan, 1.0])), Line("b", np.full(2, np.nan))],
+                      ylabel="y")  # fmt: skip
+    label = re.findall(r'aria-label="([^"]*)"', svg)[0]
+    assert label == "t: a from 1 to 1"
+
+
+def test_crowded_panels_have_limits_at_the_end_only() -> None:
+    value = np.array([1.0, 2.0, 3.0])
+    lines = [Line(str(i), value, value - 0.1, value + 0.1, (value,)) for i in range(6)]
+    few, many = (line_figure("t", shown, ylabel="y") for shown in (lines[:2], lines))
+    assert "fill-opacity: 0.16" in few
+    assert "fill-opacity: 0.16" not in many
+
+
+def test_equal_figures_are_equal_bytes() -> None:
+    first, second = (
+        line_figure("t", [Line("a", np.array([1.0, 2.0]))], ylabel="y") for _ in range(2)
+    )
+    assert first == second

@@ -1,0 +1,68 @@
+"""Arms paired by seed: differences by hand, seeds that agree, and refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evenloop.config import ConfigError
+from evenloop.study.compare import Arm, arms_of, compare
+from feedback_kit import row, study_folder
+
+
+def arm(folder: Path, biases: list[list[float]], **fields: object) -> Arm:
+    seeds = [[row(t, 0.25 + b, 0.25) for t, b in enumerate(run)] for run in biases]
+    return arms_of([study_folder(folder, seeds, **fields)])[0]
+
+
+def cell(table, name: str, round: str, column: str) -> float:  # type: ignore[no-untyped-def]
+    kept = table[(table["arm"] == name) & (table["round"] == round)]
+    return float(kept[column].item())
+
+
+def test_differences_are_paired_by_seed(tmp_path: Path) -> None:
+    a = arm(tmp_path / "a", [[0.0, 0.1], [0.1, 0.2], [0.2, 0.3]])
+    b = arm(tmp_path / "b", [[0.1, 0.15], [0.2, 0.24], [0.3, 0.36]])
+    table = compare([a, b], ["bias"])
+    assert cell(table, "a", "last", "mean") == pytest.approx(0.2)
+    assert np.isnan(cell(table, "a", "last", "difference"))
+    assert cell(table, "b", "last", "difference") == pytest.approx(0.05)
+    # sd .01 over 3 pairs, Student's quantile 4.302653
+    half = 4.302653 * 0.01 / 3**0.5
+    assert cell(table, "b", "last", "difference_low") == pytest.approx(0.05 - half, abs=1e-6)
+    assert cell(table, "b", "last", "pairs") == 3
+
+
+def test_seeds_that_agree_exactly_prove_nothing_between_seeds(tmp_path: Path) -> None:
+    a = arm(tmp_path / "a", [[0.0, 0.1]] * 3)
+    b = arm(tmp_path / "b", [[0.1, 0.15]] * 3)
+    table = compare([a, b], ["bias"])
+    for column in ("low", "high", "difference_low", "difference_high"):
+        assert np.isnan(cell(table, "b", "last", column))
+    assert cell(table, "b", "0", "difference") == pytest.approx(0.1)
+
+
+def test_one_seed_has_a_mean_and_no_limits(tmp_path: Path) -> None:
+    table = compare([arm(tmp_path / "a", [[0.0, 0.1]])], ["bias"])
+    assert cell(table, "a", "last", "mean") == pytest.approx(0.1)
+    assert np.isnan(cell(table, "a", "last", "low"))
+
+
+def test_the_bound_follows_what_is_trained_on(tmp_path: Path) -> None:
+    loop = [{"relabel": {"n0": 100, "human": 10, "machine": 40, "train_on": "latest"}}]
+    table = compare([arm(tmp_path / "a", [[0.1, 0.1]], loop=loop)], ["bound of round 0"])
+    assert cell(table, "a", "last", "mean") == pytest.approx(0.18)
+
+
+def test_an_unknown_metric_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"biass.*bias"):
+        compare([arm(tmp_path / "a", [[0.0]])], ["biass"])
+
+
+def test_a_study_without_rounds_is_refused(tmp_path: Path) -> None:
+    folder = study_folder(tmp_path / "a", [[row(0, 0.3, 0.3)]])
+    (folder / "seed-0" / "rows.jsonl").unlink()
+    with pytest.raises(ConfigError, match="no finished round"):
+        arms_of([folder])
