@@ -13,7 +13,7 @@ from torch import nn
 from evenloop.data import GroupedData, Schema
 from evenloop.fit import Fit, fit
 from evenloop.groups import GroupIndex
-from evenloop.models import Pixels, build
+from evenloop.models import Pixels, build, seeded
 from evenloop.recipe import Recipe
 from evenloop.rng import Rng
 from evenloop.study.stack import Together, fit_stacked, stackable
@@ -176,11 +176,10 @@ def test_same_shapes_but_another_layer_are_not_stacked() -> None:
     together, data = Together(), rows(0, "features")
 
     def run(layer: type[nn.Module]) -> bytes:
-        first = net(0, "features")
-        model = nn.Sequential(nn.Flatten(), first.body[0], layer(), nn.Linear(9, CLASSES))  # type: ignore[index, union-attr]
-        with torch.no_grad():
-            model[3].weight.copy_(torch.linspace(-1, 1, 27).view(3, 9))
-            model[3].bias.zero_()
+        def make() -> nn.Module:
+            return nn.Sequential(nn.Linear(7, 9), layer(), nn.Linear(9, CLASSES))
+
+        model = seeded(make, 0)
         groups, rng = GroupIndex.of(data), Rng.of(0)
         one.trainer(model, data, groups, recipe=RECIPES["sgd"], rng=rng)
         return state_bytes(model)
