@@ -141,7 +141,11 @@ class TestRun:
         )
         done = call("run", path, "--out", tmp_path / "runs", "-q")
         assert done.exit_code == 0, done.output
-        assert "note: imbalance=3: too few rows: b has 12 of 20" in done.stderr
+        note = "imbalance=3: too few rows: b has 12 of 20"
+        assert f"note: {note}" in done.stderr
+        (folder,) = (tmp_path / "runs").iterdir()
+        assert json.loads((folder / "seed-0" / "manifest.json").read_text())["notes"] == [note]
+        assert note in (folder / "report.html").read_text()
 
 
 def picture(path: Path, size: int) -> None:

@@ -6,6 +6,8 @@ import pkgutil
 from importlib import import_module
 from typing import Any
 
+from evenloop.words import nearest
+
 __all__ = ["find", "names"]
 
 
@@ -21,5 +23,5 @@ def find(verb: str) -> type[Any]:
         ValueError: there is no such verb.
     """
     if verb not in names():
-        raise ValueError(f"unknown loop {verb!r}; known: {', '.join(names())}")
+        raise ValueError(f"unknown loop {verb!r}; {nearest(verb, names())}")
     return getattr(import_module(f"{__name__}.{verb}"), verb.capitalize())  # type: ignore[no-any-return]

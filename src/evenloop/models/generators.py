@@ -8,7 +8,6 @@ module, or brings its own `fit(x, generator=...)`; those two methods are all tha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from evenloop.models import seeded
 from evenloop.models.count_generator import CountGenerator
 from evenloop.models.vae import FACTORIES as VAES
+from evenloop.words import nearest
 
 __all__ = [
     "FitsItself",
@@ -95,9 +95,7 @@ def build_generator(
     elif name in _FACTORIES:
         factory = _FACTORIES[name]
     else:
-        near = get_close_matches(name, generator_names(), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(generator_names())}"
-        raise ValueError(f"unknown generator {name!r}; {hint}")
+        raise ValueError(f"unknown generator {name!r}; {nearest(name, generator_names())}")
     image = len(shape) == 3
     keywords = {
         "channels": shape[0] if image else None,

@@ -114,26 +114,25 @@ def _how(config: RunConfig, processes: int | None) -> How:
     return "here" if processes == 1 else "processes"
 
 
-def _manifest(config: RunConfig, seed: int, how: How) -> dict[str, Any]:
+def _manifest(config: RunConfig, job: Job, how: How) -> dict[str, Any]:
     return {
         "config": config.identity(),
-        "seed": seed,
+        "seed": job.seed,
+        "notes": list(job.notes),
         "trainer": "stacked" if how == "stacked" else "plain",
         **code(),
         "threads": torch.get_num_threads(),
     }
 
 
-def _open(
-    config: RunConfig, folder: Path, seed: int, how: How, progress: Progress | None
-) -> Record:
+def _open(config: RunConfig, folder: Path, job: Job, how: How, progress: Progress | None) -> Record:
     def watch(name: str, epoch: int, epochs: int, rows: int) -> None:
         if progress:
-            progress(seed, name, epoch, epochs)
+            progress(job.seed, name, epoch, epochs)
 
-    manifest = _manifest(config, seed, how)
+    manifest = _manifest(config, job, how)
     try:
-        return Record.open(folder / f"seed-{seed}", manifest, watch=watch)
+        return Record.open(folder / f"seed-{job.seed}", manifest, watch=watch)
     except ValueError as error:
         raise ConfigError(str(error)) from None
 
@@ -190,7 +189,8 @@ def _in_this_process(
     with ExitStack() as held:
         for seed in config.seeds:
             held.enter_context(only_me(folder / f"seed-{seed}", PATIENCE))
-            job, record = assemble(config, seed), _open(config, folder, seed, how, watched)
+            job = assemble(config, seed)
+            record = _open(config, folder, job, how, watched)
             if record.manifest.get("trainer") == "stacked":
                 job = replace(job, world=replace(job.world, trainer=together.trainer))
                 stacked[seed] = partial(_finish, job, record, watched)
@@ -277,7 +277,7 @@ def _one(text: str, folder: str, seed: int) -> None:
         _EVENTS.put((seed, what, done, of))
 
     with only_me(Path(folder) / f"seed-{seed}", PATIENCE):
-        record = _open(config, Path(folder), seed, "processes", progress)
+        record = _open(config, Path(folder), job, "processes", progress)
         _finish(job, record, progress)
 
 

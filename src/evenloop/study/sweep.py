@@ -56,9 +56,7 @@ def load_sweep(source: str, overrides: tuple[str, ...] = ()) -> Sweep:
             raise ConfigError(f"no sweep {source!r}; {nearest(source, sweep_names())}")
     elif not path.exists():
         raise ConfigError(f"no file {source!r}; give a sweep's name or an existing .yaml file")
-    raw = yaml.safe_load(path.read_text())
-    if not isinstance(raw, dict) or not {"base", "arms"} <= set(raw):
-        raise ConfigError(f"{path} must hold the keys base and arms")
+    raw = _read(path)
     for key in raw:
         if key not in KEYS:
             raise ConfigError(f"unknown key {key!r} in {path}; {nearest(key, KEYS)}")
@@ -68,10 +66,28 @@ def load_sweep(source: str, overrides: tuple[str, ...] = ()) -> Sweep:
     arms = {}
     for name, values in raw["arms"].items():
         try:
-            arms[str(name)] = load(raw["base"], [*shared, *_pairs(values or {}), *overrides])
+            arms[str(name)] = load(str(raw["base"]), [*shared, *_pairs(values or {}), *overrides])
         except ConfigError as error:
             raise ConfigError(f"arm {name!r}: {error}") from None
     return Sweep(path.stem, arms, tuple(raw.get("metrics") or ()))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict) or not {"base", "arms"} <= set(raw):
+        raise ConfigError(f"{path} must hold the keys base and arms")
+    arms, shared = raw["arms"], raw.get("set") or {}
+    if not isinstance(arms, dict) or not arms:
+        raise ConfigError(f"arms={arms!r} must name at least one arm, such as sampled: {{...}}")
+    for name, values in {**arms, "set": shared}.items():
+        if not isinstance(values, dict | None):
+            raise ConfigError(f"{name}={values!r} must be a mapping of settings, such as human: 5")
+    return raw
 
 
 def _pairs(values: Mapping[str, Any]) -> list[str]:

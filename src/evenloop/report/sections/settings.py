@@ -21,6 +21,7 @@ def build(study: Study) -> Section:
     rows = [
         ("paper", about.paper),
         ("figure", about.figure),
+        *(("note", note) for note in manifest.get("notes", ())),
         ("seeds", ", ".join(map(str, study.records))),
         ("trainer", str(manifest.get("trainer", ""))),
         ("evenloop", f"{manifest.get('evenloop', '')} (source {manifest.get('source', '')})"),
