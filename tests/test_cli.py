@@ -188,10 +188,10 @@ def no_file(folder: Path) -> str:
 @pytest.mark.parametrize(
     ("make", "parts"),
     [
-        (mixed_sizes, ["resize"]),
-        (unreadable_picture, ["1.png"]),
+        (mixed_sizes, ["differ in size", "2.png is 9 x 9", "give resize="]),
+        (unreadable_picture, ["1.png cannot be read"]),
         (nan_pixels, ["row 2"]),
-        (label_out_of_range, ["7"]),
+        (label_out_of_range, ["is 7 in row 3", "2 classes are 0..1"]),
         (no_file, ["nowhere", "root="]),
     ],
 )
