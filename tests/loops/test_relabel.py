@@ -12,7 +12,7 @@ from torch import Tensor
 
 from evenloop.audit import Audit
 from evenloop.bound import feedback_bound, mean_path
-from evenloop.claims import FeedbackClaim
+from evenloop.claims import FeedbackClaim, feedback_steps
 from evenloop.data import GroupedData, Origin
 from evenloop.fit import fit
 from evenloop.loop import Loop, State, World, run
@@ -302,6 +302,21 @@ class TestClaim:
         assert not record.rows[0].alarms
         assert "is above the feedback bound" in record.rows[1].alarms[0]
         assert "n=4000" in record.rows[1].alarms[0]
+
+    def test_trained_on_the_latest_rows_a_constant_gap_is_on_its_bound(self) -> None:
+        """The gap is to the rows really trained on; e_t = k / (m + k) (e_{t-1} + delta)."""
+        world, audit = pattern_world([1, 0, 0, 0], 400_000, lambda rng: Share(lambda f: f + 0.05))
+        claims = [FeedbackClaim(1, kind, "latest") for kind in ("first", "running")]
+        loop = Relabel(n0=4000, human=800, machine=3200, train_on="latest")
+        record = run(loop, world, audit, rounds=6, claims=claims)
+        assert not any(row.alarms for row in record.rows)
+        steps = [*feedback_steps(record.rows, 1, train_on="latest")]
+        assert [step.gap.value for step in steps] == pytest.approx([0.05] * 6, abs=1e-3)
+        assert [bias(row) for row in record.rows] == pytest.approx(
+            [step.first_bound for step in steps], abs=1e-3
+        )
+        # Taken for a run on all rows its bound would be too low.
+        assert FeedbackClaim(1).bound(record.rows, 5).value < bias(record.rows[5])
 
 
 class TestGuards:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evenloop.commands.tables import comparison_lines
 from evenloop.config import ConfigError
 from evenloop.study.compare import Arm, arms_of, compare
 from feedback_kit import row, study_folder
@@ -42,6 +43,9 @@ def test_seeds_that_agree_exactly_prove_nothing_between_seeds(tmp_path: Path) ->
     for column in ("low", "high", "difference_low", "difference_high"):
         assert np.isnan(cell(table, "b", "last", column))
     assert cell(table, "b", "0", "difference") == pytest.approx(0.1)
+    said = "\n".join(comparison_lines(table, 0.95))
+    assert "+0.100 [not estimable between seeds], 3 pairs" in said
+    assert "nan" not in said
 
 
 def test_one_seed_has_a_mean_and_no_limits(tmp_path: Path) -> None:

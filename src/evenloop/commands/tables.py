@@ -44,12 +44,15 @@ def comparison_lines(table: pd.DataFrame, level: float) -> list[str]:
         names: Sequence[str] = [str(name) for name in part["arm"]]
         width = max(map(len, names))
         for row in part.to_dict("records"):
-            limits = f"[{row['low']:+.3f}, {row['high']:+.3f}]"
+            limits = _between(row["low"], row["high"])
             line = f"  {row['arm']!s:<{width}}  {row['mean']:+.3f} {limits} n={row['n']}"
             if not math.isnan(row.get("difference", math.nan)):
-                line += (
-                    f"  difference {row['difference']:+.3f} [{row['difference_low']:+.3f}, "
-                    f"{row['difference_high']:+.3f}], {int(row['pairs'])} pairs"
-                )
+                limits = _between(row["difference_low"], row["difference_high"])
+                line += f"  difference {row['difference']:+.3f} {limits}, {int(row['pairs'])} pairs"
             out.append(line)
     return out
+
+
+def _between(low: float, high: float) -> str:
+    """Limits between seeds; with one seed, or where all agree exactly, there are none."""
+    return "[not estimable between seeds]" if math.isnan(low) else f"[{low:+.3f}, {high:+.3f}]"

@@ -81,7 +81,8 @@ def line_figure(
             axes.axhline(0, color=FAINT, linewidth=0.8)
         crowded = len(lines) > CROWDED
         drawn = [_draw(axes, line, place, crowded) for place, line in enumerate(lines)]
-        _legend(figure, drawn, [line.label for line in lines])
+        if len(lines) > 1:
+            _legend(figure, drawn, [line.label for line in lines])
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     return _as_element(text.getvalue(), _described(title, lines))
