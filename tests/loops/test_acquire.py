@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from evenloop.audit import Audit
-from evenloop.data import Attribute, GroupedData, Schema
+from evenloop.data import Attribute, GroupedData, Origin, Schema
 from evenloop.loop import Loop, State, World, run
 from evenloop.loops.acquire import Acquire
 from evenloop.models import build
@@ -330,6 +330,17 @@ def test_groups_are_needed_only_by_what_uses_them() -> None:
     with pytest.raises(ValueError, match="need an attribute"):
         Acquire(initial=30, query=10, balance="group").init(bare, None, Rng.of(0))
     assert len(Acquire(initial=30, query=10).init(bare, None, Rng.of(0)).data) == 30
+
+
+def test_generated_rows_of_the_world_are_not_asked_about() -> None:
+    place = world(100)
+    made = GroupedData.of(
+        torch.zeros(50, 3), [0] * 50, {"colour": [0] * 50}, SCHEMA, origin=Origin.GENERATED
+    )
+    mixed = replace(place, data=made.append(place.data))
+    for state in states(Acquire(initial=30, query=70, heuristic="random"), 2, mixed):
+        assert (state.data.row >= 0).all()
+    assert len(state.data) == 100
 
 
 def test_a_pool_as_large_as_asked_for_passes() -> None:

@@ -178,7 +178,7 @@ class Acquire(Loop):
                 f"initial={self.initial} and query={self.query} need more than the "
                 f"{len(world.data)} rows outside the audit split; lower one of them"
             )
-        first = torch.arange(self.initial)
+        first = (world.data.row >= 0).nonzero().flatten()[: self.initial]
         if self.initial_mode == "stratified":
             share = groups.count().double() / len(world.data)
             quota = group_quotas(self.initial, groups.count(), share=share)
@@ -369,7 +369,8 @@ class Acquire(Loop):
 
     def _pool(self, world: World, state: State) -> Tensor:
         """Positions of the world's rows that nobody has been asked about, in its order."""
-        return world.data.without(torch.cat([state.data.row, late(state)[:, 0]]))
+        free = world.data.without(torch.cat([state.data.row, late(state)[:, 0]]))
+        return free[world.data.row[free] >= 0]  # nobody labels a generated row
 
     def _needs_groups(self) -> bool:
         return self.balance != "none" or self.plan_gap > 0 or self.adv_weight > 0 or self.probe > 0
@@ -385,7 +386,7 @@ class Acquire(Loop):
         """Why no further round is possible or wanted, or None."""
         spent, score = state.extra.get("spent", 0.0), notes.values.get("pool.score")
         waiting = len(late(state))
-        if not waiting and len(world.data) == int((state.data.row >= 0).sum()):
+        if not waiting and int((world.data.row >= 0).sum()) == int((state.data.row >= 0).sum()):
             return "the pool is empty: every row has been asked about"
         if self.budget and len(state.data) >= self.budget:
             return f"the budget of {self.budget} labels is used up"
