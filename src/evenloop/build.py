@@ -238,10 +238,11 @@ def _imbalanced(
 
 def _claims(config: RunConfig, data: GroupedData) -> tuple[Claim, ...]:
     found: list[Claim] = []
-    if config.track is not None and any("relabel" in entry for entry in config.loop):
-        klass = data.schema.klass(config.track)
-        found += [FeedbackClaim(klass, "first"), FeedbackClaim(klass, "running")]
     for entry in config.loop:
+        if config.track is not None and "relabel" in entry:
+            klass = data.schema.klass(config.track)
+            rows = (entry["relabel"] or {}).get("train_on", "all")
+            found += [FeedbackClaim(klass, kind, rows) for kind in ("first", "running")]
         fields = entry.get("prune") or {}
         if fields.get("tolerance") is not None and fields.get("intersectional", True):
             tolerance = float(fields["tolerance"])

@@ -19,6 +19,8 @@ from evenloop.shares import ALIKE
 
 __all__ = ["Study"]
 
+SIGNED = ("bias", "gap", "bound", "slack")  # differences, which may leave [0, 1]
+
 
 @dataclass(frozen=True, eq=False)
 class Study:
@@ -105,7 +107,9 @@ class Study:
         return Line(label, over.mean, low, high, thin=tuple(curves))
 
     def _is_share(self, metric: str, split: str, group: str) -> bool:
-        """Whether every single limit lies in [0, 1]: then the mean's are cut there too."""
+        """Whether the metric is a share, in [0, 1] with its limits: the mean's are cut there."""
+        if metric.startswith(SIGNED):
+            return False
         part = self._by_metric[(split, metric, group)]
         return bool((part["low"] >= 0).all() and (part["high"] <= 1).all())
 
