@@ -56,16 +56,16 @@ def test_kills_change_no_byte(tmp_path: Path, seeds: int, kills: int) -> None:
     run_seeds(load(str(source)), tmp_path / "whole", processes=1)
     length = time.monotonic() - started
     folder, luck = folder_of(load(str(source)), tmp_path), random.Random(seeds)
-    run = ["run", str(source), "-o", str(tmp_path)]
+    run, again = ["run", str(source), "-o", str(tmp_path)], ["resume", str(folder)]
     for _ in range(kills):
-        process = start(tmp_path, *(["resume", str(folder)] if folder.exists() else run))
+        process = start(tmp_path, *(again if (folder / "manifest.json").exists() else run))
         time.sleep(luck.uniform(0.1, 0.6) * length)
         process.kill()
         process.communicate()
         for rows in folder.glob("seed-*/rows.jsonl"):
             with rows.open("ab") as file:
                 file.write(luck.choice(TORN))
-    last = start(tmp_path, *(["resume", str(folder)] if folder.exists() else run))
+    last = start(tmp_path, *(again if (folder / "manifest.json").exists() else run))
     last.communicate()
     assert last.returncode == 0
     for seed in range(seeds):
