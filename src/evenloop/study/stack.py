@@ -280,12 +280,7 @@ def fit_stacked(
     stack = _Stack.of([model.to(device=device, dtype=dtype) for model in models])
     optimizer = build_optimizer(stack.padded.values(), recipe)
     uniform = Uniform(recipe.drop_last)
-    per_epoch, epochs = uniform.steps(n, recipe.batch), recipe.epochs_for(n)
-    if per_epoch == 0:
-        raise ValueError(
-            f"batch={recipe.batch} is larger than the {n} training rows and short batches are "
-            f"dropped; set batch to at most {n} or drop_last=false"
-        )
+    per_epoch, epochs = _steps(uniform, n, recipe), recipe.epochs_for(n)
     total, losses = per_epoch * epochs, []
     forward = vmap(lambda p, b, rows: functional_call(models[0], (p, b), (rows,)))
     seeds = torch.arange(len(models), device=device)[:, None]
@@ -306,8 +301,8 @@ def fit_stacked(
         losses.append(torch.stack(this, 1))
         if tell:
             tell(epoch + 1, epochs)
-    rows_of = [len(part) for part in torch.arange(orders.shape[1]).split(recipe.batch)]
-    return _unstack(models, stack.params, torch.stack(losses, 1), rows_of, rngs)
+    sizes = [min(recipe.batch, n - step * recipe.batch) for step in range(per_epoch)]
+    return _unstack(models, stack.params, torch.stack(losses, 1), sizes, rngs)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -341,6 +336,16 @@ class _Stack:
         for memory, grad in zip(self.padded.values(), grads, strict=True):
             assert memory.grad is not None
             memory.grad[:, : grad[0].numel()] = grad.flatten(1)
+
+
+def _steps(uniform: Uniform, rows: int, recipe: Recipe) -> int:
+    steps = uniform.steps(rows, recipe.batch)
+    if steps == 0:
+        raise ValueError(
+            f"batch={recipe.batch} is larger than the {rows} training rows and short batches are "
+            f"dropped; set batch to at most {rows} or drop_last=false"
+        )
+    return steps
 
 
 def _losses(logits: Tensor, y: Tensor, recipe: Recipe) -> Tensor:
