@@ -1,9 +1,9 @@
 """Every benchmark in one command: `python -m benchmarks [NAME ...]` rewrites RESULTS.md.
 
-A benchmark is a module `bench_<name>` with `rows()`: dicts of name, ours, baseline, ratio, target
-and unit. Ratios are taken inside one process, on one thread, in CPU time; a row that needs an original
-program or data that is not there is left out by its module. With names, only those are measured and
-the others' lines stay.
+A benchmark is a module `bench_<name>` with `rows()`: dicts of name, ours, baseline, ratio,
+target and unit. Ratios are taken inside one process, on one thread, in CPU time; a row that
+needs an original program or data that is not there is left out by its module. With names, only
+those are measured and the others' lines stay.
 """
 
 from __future__ import annotations
