@@ -336,10 +336,6 @@ class _FolderKeep:
         if path := self._path(name):
             _save(path, progress)
 
-    def drop(self, name: str) -> None:
-        if path := self._path(name):
-            path.unlink(missing_ok=True)
-
     def epoch(self, name: str, epoch: int, epochs: int, rows: int) -> None:
         if self.watch:
             self.watch(name, epoch, epochs, rows)

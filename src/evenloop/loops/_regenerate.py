@@ -59,7 +59,6 @@ class Generation:
         self.judge_groups = GroupIndex.of(self.judge, columns)
         self.strata = GroupIndex.of(self.data, [LABEL, *columns])
         self.classes = self.data.schema.classes
-        self.done: list[str] = []
         self.values: dict[str, float | int | str] = {}
         self.counts: dict[str, Counts] = {}
         self.alarms: tuple[str, ...] = ()
@@ -243,12 +242,6 @@ class Generation:
             )
         return model
 
-    def finish(self) -> None:
-        """Forget the progress of this round's fits: the round is about to be recorded."""
-        for name in self.done:
-            if self.world.keep is not None:
-                self.world.keep.drop(name)
-
     def notes(self) -> Notes:
         """Everything noted."""
         return Notes(self.values, self.counts, alarms=self.alarms, samples=self.samples)
@@ -339,35 +332,19 @@ class Generation:
         sampler: Sampler,
         objective: Any = None,
     ) -> None:
-        """Fit in place; a fit that this round finished before it was interrupted is read back."""
-        keep, rng = self.world.keep, self.rng.at(name)
-        done = f"{rng.name}/done"
-        saved = keep.load(done) if keep else None
-        if saved is None:
-            fitted = self.world.trainer(
-                model,
-                data,
-                groups,
-                recipe=recipe,
-                rng=rng,
-                sampler=sampler,
-                objective=objective,
-                keep=keep,
-            )
-            saved = {
-                "model": fitted.model.state_dict(),
-                "losses": list(fitted.losses),
-                "sampler": sampler.state_dict(),
-            }
-            if keep:
-                keep.save(done, saved)
-        else:
-            model.to(recipe.device).load_state_dict(saved["model"])
-            sampler.load_state_dict(saved["sampler"])
-            model.eval()
-        self.done.append(done)
-        if saved["losses"]:
-            self.values[f"{name.replace(' ', '_')}_loss"] = saved["losses"][-1]
+        """Fit in place and note the last loss."""
+        fitted = self.world.trainer(
+            model,
+            data,
+            groups,
+            recipe=recipe,
+            rng=self.rng.at(name),
+            sampler=sampler,
+            objective=objective,
+            keep=self.world.keep,
+        )
+        if fitted.losses:
+            self.values[f"{name.replace(' ', '_')}_loss"] = fitted.losses[-1]
 
     def _report(self, name: str, tally: Tally | None) -> None:
         if tally is None:

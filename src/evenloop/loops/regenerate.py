@@ -144,7 +144,6 @@ class Regenerate(Loop):
         at.describe(generator, label_annotator, teacher, group_annotator)
         classifier = at.classifier(generator, teacher, group_annotator)
 
-        at.finish()
         kept = {
             "label_annotator": label_annotator.state_dict(),
             "group_annotator": group_annotator.state_dict(),

@@ -152,7 +152,8 @@ class Relabel(Loop):
         excess = after.extra.get("excess", 0.0)
         bound = Measured((1 + excess) * delta, (1 + excess) * error, size.n)
         above = "delta" in after.extra and (size - bound).surely_above(0.0)
-        data, extra, alarm = after.data, dict(after.extra), ()
+        data, extra = after.data, dict(after.extra)
+        alarm: tuple[str, ...] = ()
         if above:
             more, extra = _next_rows(world, after, self.top_up)
             data = data.append(world.data.take(more).as_of(round))
