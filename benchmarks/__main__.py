@@ -26,6 +26,15 @@ def names() -> list[str]:
     return sorted(path.stem.removeprefix("bench_") for path in HERE.glob("bench_*.py"))
 
 
+def met(row: dict[str, Any]) -> str:
+    """Whether the ratio meets a target such as "<= 1.05"; a target in words is not judged."""
+    sign, _, limit = str(row["target"]).partition(" ")
+    if sign not in ("<=", ">=", "<", ">"):
+        return ""
+    ratio, wanted = float(row["ratio"]), float(limit)
+    return "yes" if (ratio <= wanted if sign[0] == "<" else ratio >= wanted) else "**no**"
+
+
 def page(results: dict[str, Any]) -> str:
     """The results as a page."""
     lines = [
@@ -42,15 +51,16 @@ def page(results: dict[str, Any]) -> str:
             "",
             f"{result['machine']}",
             "",
-            "| what | ours | other | unit | ratio | target |",
-            "| --- | --- | --- | --- | --- | --- |",
+            "| what | ours | other | unit | ratio | target | met |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
         ]
         for row in result["rows"]:
             numbers = [f"{float(row[k]):.4g}" for k in ("ours", "baseline")]
             lines.append(
                 f"| {row['name']} | {numbers[0]} | {numbers[1]} | {row['unit']} | "
-                f"{float(row['ratio']):.3g} | {row['target']} |"
+                f"{float(row['ratio']):.3g} | {row['target']} | {met(row)} |"
             )
+        lines += [f"\n{row['note']}" for row in result["rows"] if row.get("note")]
         lines.append("")
     return "\n".join(lines)
 

@@ -40,8 +40,8 @@ def test_a_good_configuration_passes_without_a_note(file: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["n0=0"], "n0 must be at least 1, got 0"),
-        (["human=-5"], "human must be at least 0, got -5"),
+        (["n0=0"], "n0 must be a whole number from 1 on, got 0"),
+        (["human=-5"], "human must be a whole number from 0 on, got -5"),
         (["human=0", "machine=0"], "add nothing"),
         (["n0=5000"], "n0=5000 and one round of 20 + 80 rows need more than the 1497 rows"),
         (["human=900", "machine=900"], "one round of 900 + 900 rows need more than the 1497"),

@@ -241,7 +241,10 @@ def _claims(config: RunConfig, data: GroupedData) -> tuple[Claim, ...]:
     for entry in config.loop:
         if config.track is not None and "relabel" in entry:
             klass = data.schema.klass(config.track)
-            rows = (entry["relabel"] or {}).get("train_on", "all")
+            values = entry["relabel"] or {}
+            if values.get("threshold"):
+                continue  # the rows a model dares to label are selected: the theorem is silent
+            rows = values.get("train_on", "all")
             found += [FeedbackClaim(klass, kind, rows) for kind in ("first", "running")]
         fields = entry.get("prune") or {}
         if fields.get("tolerance") is not None and fields.get("intersectional", True):

@@ -40,6 +40,23 @@ Processes = Annotated[
 ]
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from evenloop import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it and exit.")
+    ] = False,
+) -> None:
+    """Run the whole life of a model, round by round, and see what happens to every group."""
+
+
 def main() -> None:
     """Entry point of the `evenloop` command."""
     app()

@@ -133,7 +133,7 @@ class Record:
             if differing:
                 raise ValueError(
                     f"run folder {folder} holds a run of another {' and '.join(differing)}; "
-                    "choose another out= or remove that folder"
+                    "choose another folder (--out) or remove it"
                 )
         else:
             (folder / "state").mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 __all__ = ["nearest"]
 
+MOST = 30
+
 
 def nearest(word: str, known: Iterable[object]) -> str:
     """What to try instead of `word`: up to three near misses, else everything known.
@@ -20,4 +22,5 @@ def nearest(word: str, known: Iterable[object]) -> str:
     close = difflib.get_close_matches(str(word), names, n=3, cutoff=0.6)
     if close:
         return f"did you mean {' or '.join(map(repr, close))}?"
-    return f"there are: {', '.join(names) or 'none'}"
+    shown = ", ".join(names[:MOST]) or "none"
+    return f"there are: {shown}" + (f" and {len(names) - MOST} more" if len(names) > MOST else "")

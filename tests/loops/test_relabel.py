@@ -335,6 +335,32 @@ class TestGuards:
         with pytest.raises(ValueError, match="human=0 and machine=0"):
             Relabel(human=0, machine=0)
 
+    @pytest.mark.parametrize("field", ["label_rule", "train_on", "abstained"])
+    def test_an_unknown_choice_is_named_with_those_there_are(self, field: str) -> None:
+        with pytest.raises(ValueError, match=f"{field} has no 'nobody'; choose from"):
+            Relabel(**{field: "nobody"})  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("value", [60.5, True])
+    def test_a_size_is_a_whole_number(self, value: object) -> None:
+        with pytest.raises(ValueError, match="n0 must be a whole number from 1 on"):
+            Relabel(n0=value)  # type: ignore[arg-type]
+
+    def test_topping_up_does_not_follow_the_latest_rows(self) -> None:
+        with pytest.raises(ValueError, match="train_on=all or subsample"):
+            Relabel(top_up=5, track=1, train_on="latest")
+        assert Relabel(top_up=5, track=1, train_on="subsample").top_up == 5
+
+    def test_a_class_to_track_that_is_not_there(self) -> None:
+        _, world, audit = smoke()
+        with pytest.raises(ValueError, match="no class 'zz'"):
+            run(Relabel(track="zz"), world, audit, rounds=1)
+
+    @pytest.mark.parametrize("wrong", [torch.zeros(2).long(), torch.zeros(3), torch.full((3,), 7)])
+    def test_a_rule_that_gives_no_codes(self, wrong: Tensor) -> None:
+        logits = torch.zeros(3, 2)
+        with pytest.raises(ValueError, match="label_rule"):
+            write_labels(Relabel(label_rule=lambda probs, gen: wrong), logits, Rng.of(0))
+
     def test_topping_up_needs_something_to_watch(self) -> None:
         with pytest.raises(ValueError, match="track="):
             Relabel(top_up=5)

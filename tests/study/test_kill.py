@@ -48,7 +48,7 @@ def start(tmp_path: Path, *arguments: str) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("seeds", "kills"), [(1, 4), (2, 1)])
+@pytest.mark.parametrize(("seeds", "kills"), [(1, 10), (2, 3)])
 def test_kills_change_no_byte(tmp_path: Path, seeds: int, kills: int) -> None:
     source = tmp_path / "run.yaml"
     source.write_text(CONFIG.replace("SEEDS", str(seeds)))

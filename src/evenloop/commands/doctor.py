@@ -12,10 +12,7 @@ __all__ = ["findings"]
 
 CORE = ("torch", "numpy", "pandas", "pyarrow", "scikit-learn", "cooper-optim", "skops")
 EXTRAS = {
-    "vision": "torchvision",
-    "text": "transformers",
-    "toxicity": "detoxify",
-    "diffusion": "diffusers",
+    "text": "datasets",
     "structured": "torch-pruning",
     "active": "scikit-activeml",
 }
@@ -23,6 +20,7 @@ EXTRAS = {
 
 def findings() -> Iterator[tuple[str, str]]:
     """(what, finding) lines: versions, devices, extras, where data is sought."""
+    yield "evenloop", version("evenloop")
     yield "python", platform.python_version()
     for name in CORE:
         yield name, _version(name) or "MISSING: install evenloop again"

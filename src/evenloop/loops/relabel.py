@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, Literal
 
 import torch
@@ -72,19 +73,23 @@ class Relabel(Loop):
                 raise ValueError(f"{name} has no {value!r}; choose from {', '.join(known)}")
         for name, least in (("n0", 1), ("human", 0), ("machine", 0), ("top_up", 0)):
             value = getattr(self, name)
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
+            if type(value) is not int or value < least:
+                raise ValueError(f"{name} must be a whole number from {least} on, got {value!r}")
         if self.human + self.machine == 0:
             raise ValueError("human=0 and machine=0 add nothing: every round would be the first")
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"threshold is a probability in [0, 1], got {self.threshold}")
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be above 0, got {self.temperature}")
+        if not 0 < self.temperature < inf:
+            raise ValueError(f"temperature must be above 0 and finite, got {self.temperature}")
         if self.top_up and (self.track is None or not self.human):
             raise ValueError("top_up needs track= (a class) and human= above 0 to monitor its bias")
+        if self.top_up and self.train_on == "latest":
+            raise ValueError("top_up follows labels that stay; use train_on=all or subsample")
 
     def init(self, world: World, start: State | None, rng: Rng) -> State:
         """S_0: n0 rows of the world, or what an earlier loop of a chain has gathered."""
+        if self.track is not None:
+            world.data.schema.klass(self.track)
         if start is not None:
             return start
         if self.n0 + self.human + self.machine > len(world.data):
@@ -219,6 +224,11 @@ def write_labels(loop: Relabel, logits: Tensor, rng: Rng) -> Tensor:
     probs = (logits.double() / loop.temperature).softmax(1)
     if callable(loop.label_rule):
         written = loop.label_rule(probs, rng.gen(probs.device))
+        if written.shape != (len(probs),) or written.is_floating_point():
+            raise ValueError(
+                f"label_rule must give ({len(probs)},) whole codes, got {tuple(written.shape)} "
+                f"{written.dtype}"
+            )
     elif loop.label_rule == "sample":
         luck = torch.rand(len(probs), 1, generator=rng.gen(), dtype=torch.float64)
         written = (probs.cumsum(1) < luck.to(probs.device)).sum(1).clamp(max=probs.shape[1] - 1)
