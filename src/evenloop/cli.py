@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from evenloop.commands import asking, making
+from evenloop.commands import asking, data_sets, making
 
 __all__ = ["app", "main"]
 
@@ -309,59 +309,6 @@ data_app = typer.Typer(help="Data sets: list, fetch and check them.", no_args_is
 app.add_typer(data_app, name="data")
 
 
-@data_app.command("list")
-def data_list() -> None:
-    """Every data set by name, with what it is."""
-    from evenloop import worlds
-
-    for name in worlds.names():
-        typer.echo(f"{name:<16} {worlds.WORLDS[name].about.what}")
-
-
-@data_app.command("card")
-def data_card(name: str) -> None:
-    """What a data set is, its licence, and how its groups were obtained."""
-    with _input():
-        from evenloop import worlds
-
-        typer.echo(worlds.card(name))
-
-
-@data_app.command("get")
-def data_get(
-    name: str, root: Annotated[Path | None, typer.Option(help="Where to; default: cache.")] = None
-) -> None:
-    """Fetch a data set that has a public download; an interrupted one is continued."""
-    with _input():
-        from evenloop import worlds
-
-        if name not in worlds.REMOTE:
-            known = ", ".join(sorted(worlds.REMOTE))
-            _fail(
-                f"{name!r} has no public download; pass root= with your copy. With one: {known}", 2
-            )
-    try:
-        place = worlds.get(name, root)
-    except (OSError, ValueError) as error:
-        _fail(f"{name} was not fetched: {error}", 1)
-    typer.echo(str(place))
-
-
-@data_app.command("check")
-def data_check(
-    name: str,
-    settings: Annotated[
-        list[str] | None, typer.Argument(help="Its settings, as key=value.")
-    ] = None,
-) -> None:
-    """Read a data set whole and show its size, classes and groups."""
-    with _input():
-        from evenloop import worlds
-        from evenloop.config import pairs
-
-        typer.echo(worlds.summary(worlds.build(name, **pairs(settings or [])).load()))
-
-
 @app.command()
 def doctor() -> None:
     """What this machine and installation can do."""
@@ -403,6 +350,7 @@ def plan_reparation(
 
 asking.register(app, plan_app, _input)
 making.register(data_app, _input)
+data_sets.register(data_app, _input, _fail)
 
 
 @app.command()
