@@ -15,7 +15,8 @@ from evenloop.fit import fit, predict, private_noise
 from evenloop.groups import GroupIndex
 from evenloop.models import build, seeded
 from evenloop.objectives.erm import Erm
-from evenloop.recipe import Recipe, build_optimizer
+from evenloop.optimizer import build_optimizer
+from evenloop.recipe import Recipe
 from evenloop.rng import Rng
 from evenloop.samplers.uniform import Uniform
 from evenloop.seams import Batch, Objective, Sampler, Seen, Surgery

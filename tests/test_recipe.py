@@ -14,7 +14,8 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from evenloop.models import build
-from evenloop.recipe import EPOCH_RULES, RECIPES, Recipe, build_optimizer, paper_epochs, rate
+from evenloop.optimizer import build_optimizer
+from evenloop.recipe import EPOCH_RULES, RECIPES, Recipe, paper_epochs, rate
 
 SPE = 10  # steps per epoch in the schedules below
 
@@ -257,6 +258,7 @@ def test_underfit_recipes_take_five_epochs_and_rules_are_named() -> None:
     assert {name: rule(50_000) for name, rule in EPOCH_RULES.items()} == {
         "baidunet9": 50,
         "resnet18": 100,
+        "roles": 35,
     }
 
 

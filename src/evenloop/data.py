@@ -16,9 +16,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["COLUMNS", "UNKNOWN", "Attribute", "GroupedData", "Origin", "Schema"]
+__all__ = [
+    "COLUMNS",
+    "NOTHING",
+    "UNKNOWN",
+    "Attribute",
+    "GroupedData",
+    "Origin",
+    "Schema",
+    "Structure",
+]
 
 UNKNOWN = "unknown"
+NOTHING = -1
 COLUMNS = ("x", "y", "truth", "attributes", "origin", "born", "row")
 
 
@@ -39,11 +49,26 @@ class Attribute:
 
 
 @dataclass(frozen=True, slots=True)
+class Structure:
+    """A label of several codes, such as the tokens of a text or the nouns of a frame.
+
+    Each of its `length` places holds a code in [0, `codes`) or `NOTHING` (padding, a blank).
+    """
+
+    length: int
+    codes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Schema:
-    """Names of the classes and of every group column, in column order."""
+    """Names of the classes and of every group column, in column order.
+
+    Where labels have a `structure`, the classes are those that an audit reads from them.
+    """
 
     classes: tuple[str, ...]
     attributes: tuple[Attribute, ...] = ()
+    structure: Structure | None = None
 
     def column(self, name: str) -> int:
         """Position of the attribute called `name`.
@@ -99,7 +124,7 @@ class _Store:
         return _Store(bigger, rows, self.line if newest else None)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class GroupedData:
     """`N` rows with provenance. Frozen: `take`, `append`, `relabel`, `without` return new values.
 
@@ -134,7 +159,8 @@ class GroupedData:
 
         Args:
             x: (N, ...) inputs; uint8 images (N, C, H, W), float features (N, F), token ids...
-            truth: (N,) class codes in [0, C); also the first `y`.
+            truth: (N,) class codes in [0, C), or (N, length) codes of structured labels; also the
+                first `y`.
             attributes: name -> (N,) codes, one entry for every attribute of the schema.
             schema: names of the classes and attribute values.
             origin: who made the rows.
@@ -186,12 +212,12 @@ class GroupedData:
 
     @property
     def y(self) -> Tensor:
-        """(N,) int64, the labels the learner is given."""
+        """(N,) int64, the labels the learner is given; (N, length) where they have structure."""
         return self._column("y")
 
     @property
     def truth(self) -> Tensor:
-        """(N,) int64, the labels the world gives; never written."""
+        """The labels the world gives, shaped as `y`; never written."""
         return self._column("truth")
 
     @property
@@ -235,13 +261,13 @@ class GroupedData:
         """The same rows with labels a model wrote in `round`; `truth` stays.
 
         Args:
-            y: (N,) class codes.
+            y: (N,) class codes, or (N, length) where labels have structure.
             round: the round in which they were written.
 
         Raises:
-            ValueError: the shape is not (N,) or a code is outside [0, C).
+            ValueError: the shape is another, or a code is out of range.
         """
-        _check_labels("y", y, len(self), len(self.schema.classes))
+        _check_truth("y", y, len(self), self.schema)
         columns = self.columns()
         columns["y"] = y.to(self.y.device, torch.long)
         made = int(Origin.RELABELLED)
@@ -291,7 +317,7 @@ class GroupedData:
 
 
 def _codes(name: str, values: Tensor | np.ndarray | Sequence[int]) -> Tensor:
-    """(N,) int64 codes on the CPU.
+    """`values` as int64 codes on the CPU.
 
     Raises:
         ValueError: the values are not whole numbers.
@@ -310,13 +336,29 @@ def _check_labels(name: str, y: Tensor, n: int, classes: int) -> None:
         raise ValueError(f"{name} holds {bad}, but the classes are 0..{classes - 1}")
 
 
+def _check_truth(name: str, y: Tensor, n: int, schema: Schema) -> None:
+    structure = schema.structure
+    if structure is None:
+        return _check_labels(name, y, n, len(schema.classes))
+    if y.shape != (n, structure.length):
+        raise ValueError(
+            f"{name} must have shape ({n}, {structure.length}), a structured label a row, got "
+            f"{tuple(y.shape)}"
+        )
+    if y.numel() and not NOTHING <= int(y.min()) <= int(y.max()) < structure.codes:
+        raise ValueError(
+            f"{name} holds {int(y.min())}..{int(y.max())}, but its codes are "
+            f"0..{structure.codes - 1}, and {NOTHING} where there is nothing"
+        )
+
+
 def _check_columns(
     x: Tensor,
     truth: Tensor,
     attributes: Mapping[str, Tensor | np.ndarray | Sequence[int]],
     schema: Schema,
 ) -> None:
-    _check_labels("truth", truth, len(x), len(schema.classes))
+    _check_truth("truth", truth, len(x), schema)
     if x.is_floating_point() and not bool(torch.isfinite(x).all()):
         bad = int((~torch.isfinite(x.flatten(1))).any(1).nonzero()[0])
         raise ValueError(f"x holds NaN or infinity, first in row {bad}; clean or drop that row")

@@ -20,12 +20,16 @@ from evenloop.augment import augment
 from evenloop.data import GroupedData
 from evenloop.groups import GroupIndex
 from evenloop.objectives.erm import Erm
-from evenloop.recipe import Recipe, build_optimizer, rate
+from evenloop.optimizer import build_optimizer
+from evenloop.recipe import Recipe, rate
 from evenloop.rng import Rng
 from evenloop.samplers.uniform import Uniform
-from evenloop.seams import Batch, Objective, Sampler, Seen, Surgery
+from evenloop.seams import Batch, Objective, ReadsLabels, Sampler, Seen, Separable, Surgery
 
 __all__ = ["Fit", "Keep", "TrainsItself", "fit", "placed", "predict", "private_noise"]
+
+
+Forward = Callable[[Batch], Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,10 +157,10 @@ def fit(
     saved = keep.load(rng.name) if keep is not None else None
     if saved:
         job.load(saved)
-    step = torch.compile(job.model) if recipe.compile else job.model
+    forward = _forward(job.model, torch.compile(job.model) if recipe.compile else job.model)
     started = last_saved = time.monotonic()
     while job.epoch < epochs:
-        _epoch(job, step, data, groups, recipe, rng, per_epoch, per_epoch * epochs)
+        _epoch(job, forward, data, groups, recipe, rng, per_epoch, per_epoch * epochs)
         job.epoch += 1
         if keep is not None:
             keep.epoch(rng.name, job.epoch, epochs, len(data))
@@ -182,11 +186,23 @@ def _prepare(
 ) -> _Job:
     objective = Erm(recipe.label_smoothing) if objective is None else objective
     sampler = Uniform(drop_last=recipe.drop_last) if sampler is None else sampler
+    if recipe.micro_batch is not None and not isinstance(objective, Separable):
+        raise ValueError(
+            f"micro_batch={recipe.micro_batch} needs an objective that is a mean over rows; "
+            f"{type(objective).__name__} looks at the whole batch: set micro_batch=None"
+        )
     placed(model, recipe)
     objective.bind(model, data, groups)
     sampler.bind(model, data, groups)
     optimizer = build_optimizer([*model.parameters(), *objective.parameters()], recipe)
     return _Job(model, optimizer, sampler, objective, surgery, [])
+
+
+def _forward(model: nn.Module, step: Callable[..., Any]) -> Forward:
+    """How a batch goes through the model: its inputs, and its labels where it is taught by them."""
+    if isinstance(model, ReadsLabels) and model.reads_labels:
+        return lambda batch: step(batch.x, batch.y)
+    return lambda batch: step(batch.x)
 
 
 def placed(model: nn.Module, recipe: Recipe) -> nn.Module:
@@ -199,7 +215,7 @@ def placed(model: nn.Module, recipe: Recipe) -> nn.Module:
 
 def _epoch(
     job: _Job,
-    forward: Callable[[Tensor], Any],
+    forward: Forward,
     data: GroupedData,
     groups: GroupIndex,
     recipe: Recipe,
@@ -229,31 +245,64 @@ def _epoch(
     job.losses.append(_mean_loss(torch.stack(losses), rows, rng.name, job.epoch))
 
 
-def _step(
-    job: _Job, forward: Callable[[Tensor], Any], batch: Batch, recipe: Recipe, step: int
-) -> Tensor:
-    half = recipe.precision == "bf16"
-    with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=half):
-        outputs = forward(batch.x)
-        loss = job.objective.loss(outputs, batch.y, batch.cell)
+def _step(job: _Job, forward: Forward, batch: Batch, recipe: Recipe, step: int) -> Tensor:
     job.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss, outputs = _gradient(job, forward, batch, recipe)
     if recipe.clip_norm:
         trained = [*job.model.parameters(), *job.objective.parameters()]
         nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
     job.optimizer.step()
     if job.surgery is not None:
         job.surgery.apply(job.model)
-    seen = Seen(step, batch, _detached(outputs), job.model)
+    seen = Seen(step, batch, outputs, job.model)
     job.objective.after(seen)
     job.sampler.after(seen)
-    return loss.detach()
+    return loss
+
+
+def _gradient(job: _Job, forward: Forward, batch: Batch, recipe: Recipe) -> tuple[Tensor, Any]:
+    """The batch's gradient left in the parameters; its loss and outputs without gradient."""
+    if recipe.micro_batch is None or len(batch) <= recipe.micro_batch:
+        loss, outputs = _loss(job, forward, batch, recipe)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach(), _detached(outputs)
+    objective = job.objective
+    assert isinstance(objective, Separable)
+    whole, total = objective.weight(batch.y), torch.zeros((), device=batch.x.device)
+    parts = []
+    for part in _parts(batch, recipe.micro_batch):
+        loss, outputs = _loss(job, forward, part, recipe)
+        loss = loss * (objective.weight(part.y) / whole)
+        loss.backward()  # type: ignore[no-untyped-call]
+        total = total + loss.detach()
+        parts.append(_detached(outputs))
+    return total, _joined(parts)
+
+
+def _loss(job: _Job, forward: Forward, batch: Batch, recipe: Recipe) -> tuple[Tensor, Any]:
+    half = recipe.precision == "bf16"
+    with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=half):
+        outputs = forward(batch)
+        return job.objective.loss(outputs, batch.y, batch.cell), outputs
+
+
+def _parts(batch: Batch, rows: int) -> Iterator[Batch]:
+    for start in range(0, len(batch), rows):
+        at = slice(start, start + rows)
+        index = None if batch.index is None else batch.index[at]
+        yield Batch(batch.x[at], batch.y[at], batch.cell[at], index)
 
 
 def _detached(outputs: Any) -> Any:
     if isinstance(outputs, Tensor):
         return outputs.detach()
     return type(outputs)(*(o.detach() for o in outputs))
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    if isinstance(parts[0], Tensor):
+        return torch.cat(list(parts))
+    return type(parts[0])(*map(torch.cat, zip(*parts, strict=True)))
 
 
 def _batch(

@@ -44,6 +44,7 @@ class GroupIndex:
 
         Raises:
             KeyError: a name is not an attribute of the data.
+            ValueError: groups by label, where labels have structure and are no classes.
         """
         cell = torch.zeros(len(data), dtype=torch.long, device=data.y.device)
         values: list[tuple[str, ...]] = []
@@ -116,6 +117,11 @@ def _names(by: Sequence[str], values: Sequence[tuple[str, ...]]) -> tuple[str, .
 
 def _values(data: GroupedData, name: str) -> tuple[str, ...]:
     if name in (LABEL, TRUTH):
+        if data.schema.structure is not None:
+            raise ValueError(
+                f"by={name} needs labels that are classes; these have several codes each: choose "
+                f"from {', '.join(a.name for a in data.schema.attributes) or 'no attribute'}"
+            )
         return data.schema.classes
     return data.schema.attributes[data.schema.column(name)].values
 

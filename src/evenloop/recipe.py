@@ -9,7 +9,7 @@ mean loss, which is the same step. Nothing at the top of this file imports torch
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from types import MappingProxyType
@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from evenloop.words import nearest
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor, nn
+    from torch import nn
 
-__all__ = ["EPOCH_RULES", "RECIPES", "Recipe", "build_optimizer", "paper_epochs", "rate"]
+__all__ = ["EPOCH_RULES", "RECIPES", "Recipe", "paper_epochs", "rate", "roles_epochs"]
 
 T = TypeVar("T")
 
@@ -52,9 +51,29 @@ def paper_epochs(n: int, arch: str = "baidunet9", underfit: bool = False) -> int
     return factor * 25
 
 
+def roles_epochs(n: int) -> int:
+    """Epochs over `n` training rows of the visual roles: 50 up to 20,000, falling to 30 at 75,000.
+
+    Raises:
+        ValueError: `n` is not positive.
+
+    >>> roles_epochs(20_000), roles_epochs(27_500), roles_epochs(100_000)
+    (50, 45, 30)
+    """
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}; training needs a row")
+    knots = ((20_000, 50), (35_000, 40), (50_000, 35), (75_000, 30))
+    for (low, high_epochs), (high, low_epochs) in pairwise(knots):
+        if n < high:
+            drop = (high_epochs - low_epochs) * max(n - low, 0)
+            return (high_epochs * (high - low) - drop) // (high - low)
+    return knots[-1][1]
+
+
 EPOCH_RULES: dict[str, Callable[[int], int]] = {
     "baidunet9": lambda n: paper_epochs(n, "baidunet9"),
     "resnet18": lambda n: paper_epochs(n, "resnet18"),
+    "roles": roles_epochs,
 }
 """Named rules from the number of training rows to a number of epochs."""
 
@@ -63,6 +82,7 @@ _CHOICES = {
     "schedule": ("constant", "piecewise", "underfit", "cosine", "linear", "multistep"),
     "augment": ("none", "crop-flip", "flip"),
     "precision": ("fp32", "fp64", "bf16"),
+    "accumulation": ("exact", "published"),
 }
 _COUNTS = ("batch", "eval_batch", "threads")
 
@@ -79,6 +99,10 @@ class Recipe:
         sum_decay: whether `weight_decay` is meant for the summed loss, as in the published ResNet
             runs; for the mean loss it is then divided by `batch`.
         batch: rows per step; drop_last: whether an epoch ends before an incomplete batch.
+        micro_batch: rows taken at a time where a batch does not fit into memory; the gradients of
+            a batch's parts are summed. None takes all at once.
+        accumulation: "exact" gives the gradient of the whole batch; "published" repeats the order
+            of updates of the published text runs (see `evenloop.accumulation`).
         epochs: a number, or the name of a rule of the number of rows (`EPOCH_RULES`).
         schedule: how the rate moves, see `rate`.
         final_lr: the rate at the end of "piecewise", "cosine" and "linear"; None is the paper's
@@ -110,6 +134,8 @@ class Recipe:
     sum_decay: bool = False
     batch: int = 128
     drop_last: bool = False
+    micro_batch: int | None = None
+    accumulation: Literal["exact", "published"] = "exact"
     epochs: int | str = 10
     schedule: Literal["constant", "piecewise", "underfit", "cosine", "linear", "multistep"] = (
         "constant"
@@ -138,6 +164,10 @@ class Recipe:
             _choose("epochs", self.epochs, EPOCH_RULES)
         else:
             _require(_whole(self.epochs), "epochs", self.epochs, "a whole number of at least 1")
+        if self.micro_batch is not None:
+            _require(
+                _whole(self.micro_batch), "micro_batch", self.micro_batch, "1 or more, or None"
+            )
         self._check_ranges()
         if self.optimizer != "sgd" and (self.momentum or self.nesterov):
             raise ValueError(
@@ -254,78 +284,6 @@ def rate(step: int, total_steps: int, steps_per_epoch: int, recipe: Recipe) -> f
     return lr
 
 
-def build_optimizer(params: Iterable[Tensor], recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser over `params`; its rate is `recipe.lr` until it is set to `rate(...)`.
-
-    Raises:
-        ValueError: there is no parameter to train.
-
-    >>> import torch
-    >>> build_optimizer([torch.zeros(2, requires_grad=True)], Recipe(lr=0.5)).param_groups[0]["lr"]
-    0.5
-    """
-    import torch
-
-    params = list(params)
-    if not params:
-        raise ValueError("there is no parameter to train; give a model with at least one")
-    fused = all(_can_fuse(p) for p in params)
-    weight_decay = recipe.weight_decay / (recipe.batch if recipe.sum_decay else 1)
-    optimizer: torch.optim.Optimizer
-    if recipe.optimizer == "sgd":
-        optimizer = torch.optim.SGD(
-            params,
-            lr=recipe.lr,
-            momentum=recipe.momentum,
-            nesterov=recipe.nesterov,
-            weight_decay=weight_decay,
-            fused=fused,
-        )
-    else:
-        kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
-        optimizer = kind(params, lr=recipe.lr, weight_decay=weight_decay, fused=fused)
-    if fused:
-        optimizer.register_step_pre_hook(_align_gradients)
-        optimizer.register_load_state_dict_post_hook(_align_state)
-    return optimizer
-
-
-def _can_fuse(p: Tensor) -> bool:
-    """Whether one kernel may update `p` (three to five times less CPU than torch's default).
-
-    It walks memory in order, so `p` must have no gaps, and all that belongs to it its layout.
-    """
-    import torch
-
-    dense = torch.empty_like(p).stride() == p.stride()
-    return dense and p.is_floating_point() and p.device.type in ("cpu", "cuda")
-
-
-def _like(p: Tensor, value: Tensor) -> Tensor:
-    """`value` laid out in memory as `p` is."""
-    import torch
-
-    same = value.stride() == p.stride()
-    return value if same else torch.empty_like(p, dtype=value.dtype).copy_(value)
-
-
-def _align_gradients(optimizer: torch.optim.Optimizer, *_: object) -> None:
-    # Autograd lays gradients out as their parameters; those set by hand (torch.func) may differ,
-    # and torch's fused kernels would then mix up their elements without a word.
-    for group in optimizer.param_groups:
-        for p in group["params"]:
-            if p.grad is not None:
-                p.grad = _like(p, p.grad)
-
-
-def _align_state(optimizer: torch.optim.Optimizer) -> None:
-    # A file may hold momentum of channels-last weights in plain order.
-    for p, held in optimizer.state.items():
-        for name, value in held.items():
-            if hasattr(value, "shape") and value.shape == p.shape:
-                held[name] = _like(p, value)
-
-
 def _line(at: float, knots: tuple[tuple[float, float], ...]) -> float:
     """Linear interpolation between (position, value) knots, constant outside them."""
     for (left, low), (right, high) in pairwise(knots):
@@ -390,6 +348,20 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             weight_decay=5e-4,
             batch=32,
             schedule="cosine",
+        ),
+        "crf": Recipe(
+            optimizer="adam",
+            lr=1e-5,
+            weight_decay=5e-4,
+            batch=64,
+            epochs="roles",
+        ),
+        "gpt2": Recipe(optimizer="adamw", lr=5e-5, batch=16, epochs=1, schedule="linear"),
+        "gpt2-medium": Recipe(
+            optimizer="adamw", lr=1e-5, batch=16, micro_batch=8, epochs=1, schedule="linear"
+        ),
+        "gpt2-large": Recipe(
+            optimizer="adamw", lr=1e-5, batch=16, micro_batch=4, epochs=1, schedule="linear"
         ),
         "mlp": Recipe(lr=0.05, momentum=0.9, batch=64, epochs=20, schedule="cosine"),
         "logistic": Recipe(lr=0.05, momentum=0.9, batch=64, epochs=20, schedule="cosine"),

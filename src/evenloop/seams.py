@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -17,7 +17,19 @@ from evenloop.data import GroupedData
 from evenloop.groups import GroupIndex
 from evenloop.rng import Rng
 
-__all__ = ["Batch", "Objective", "Sampler", "Seen", "Surgery"]
+__all__ = [
+    "Batch",
+    "LabelRule",
+    "Objective",
+    "ReadsLabels",
+    "Sampler",
+    "Seen",
+    "Separable",
+    "Surgery",
+    "Writes",
+]
+
+Kind = Literal["argmax", "sample", "nucleus", "beam", "marginal"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,6 +119,75 @@ class Objective(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> Any:
         """Continue from `state_dict()`."""
         return None
+
+
+@runtime_checkable
+class Separable(Protocol):
+    """An objective that is a mean over units, so that a batch may be taken in parts."""
+
+    def weight(self, y: Tensor) -> Tensor:
+        """Scalar: how many units (rows, tokens) the loss of labels `y` is the mean over."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRule:
+    """How a model that writes structured labels does so.
+
+    Attributes:
+        kind: "argmax" (a text's likeliest next token each time, a frame's best), "sample",
+            "nucleus" (a draw from the likeliest tokens that hold `top_p`), "beam", or "marginal"
+            (a frame of the verb that is likeliest over all its nouns).
+        temperature: logits are divided by it before a draw; above 0.
+        top_p: probability that the nucleus holds, in (0, 1].
+        beams: hypotheses kept by "beam", at least 1.
+        length_penalty: a hypothesis' log-probability is divided by its length to this power.
+        max_new_tokens: most tokens of a text, at least 1.
+    """
+
+    kind: Kind = "argmax"
+    temperature: float = 1.0
+    top_p: float = 0.9
+    beams: int = 10
+    length_penalty: float = 1.0
+    max_new_tokens: int = 20
+
+    def __post_init__(self) -> None:
+        if self.kind not in Kind.__args__:  # type: ignore[attr-defined]
+            known = ", ".join(Kind.__args__)  # type: ignore[attr-defined]
+            raise ValueError(f"label_rule has no {self.kind!r}; choose from {known}")
+        if not 0 < self.temperature < float("inf"):
+            raise ValueError(f"temperature must be above 0 and finite, got {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is a probability in (0, 1], got {self.top_p}")
+        for name in ("beams", "max_new_tokens"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{name} must be a whole number from 1 on, got {value!r}")
+
+
+@runtime_checkable
+class ReadsLabels(Protocol):
+    """A model trained by showing it the labels it is to produce: called with (x, y)."""
+
+    reads_labels: bool
+
+
+@runtime_checkable
+class Writes(Protocol):
+    """A model whose labels have structure: it writes them instead of giving logits."""
+
+    def write(self, x: Tensor, rule: LabelRule, rng: Rng) -> Tensor:
+        """(N, L) int64 codes for inputs (N, ...), `NOTHING` behind the end of each.
+
+        The label of a row depends on the row, the rule and its place in `x`, not on what else is
+        written with it.
+        """
+        ...
+
+    def cost(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """(N,) negative log-likelihood in nats of labels `y` (N, L) and (N,) units it is over."""
+        ...
 
 
 class Surgery(Protocol):

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from evenloop.models import build
-from evenloop.recipe import RECIPES, Recipe, build_optimizer, paper_epochs, rate
+from evenloop.optimizer import build_optimizer
+from evenloop.recipe import RECIPES, Recipe, paper_epochs, rate
 
 
 def epochs(inputs: dict[str, Any]) -> Any:

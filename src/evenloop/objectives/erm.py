@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -30,3 +31,7 @@ class Erm(Objective):
     def loss(self, outputs: Tensor, y: Tensor, cell: Tensor) -> Tensor:
         """Scalar mean cross-entropy of logits (B, C) against labels (B,)."""
         return cross_entropy(outputs, y, label_smoothing=self.label_smoothing)
+
+    def weight(self, y: Tensor) -> Tensor:
+        """Scalar number of rows the loss of labels (B,) is the mean over."""
+        return torch.full((), float(len(y)), device=y.device)

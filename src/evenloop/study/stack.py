@@ -25,7 +25,8 @@ from torch.func import functional_call, stack_module_state, vmap
 from evenloop.data import GroupedData
 from evenloop.fit import Fit, Keep, fit
 from evenloop.groups import GroupIndex
-from evenloop.recipe import Recipe, build_optimizer, rate
+from evenloop.optimizer import build_optimizer
+from evenloop.recipe import Recipe, rate
 from evenloop.rng import Rng
 from evenloop.samplers.uniform import Uniform
 from evenloop.seams import Objective, Sampler, Surgery
