@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from evenloop.fit import TrainsItself
 from evenloop.loop import Loop, World, chain
 from evenloop.models import Pixels
 from evenloop.recipe import RECIPES, Recipe
+from evenloop.record import kept_models
 from evenloop.rng import Rng
 from evenloop.words import nearest
 from evenloop.worlds.generated import as_generated
@@ -49,7 +51,7 @@ def assemble(config: RunConfig, seed: int) -> Job:
         FileNotFoundError: the world's files are not there.
     """
     root = Rng.of(seed)
-    loop, recipe = _loop(config), _recipe(config)
+    loop, recipe = _loop(config, seed), _recipe(config)
     data, normalisation = _source(_world_key(config.world, seed))
     data, notes = _imbalanced(data, config, root)
     train, held_out = _held_out(data, config, root.at("holdout"))
@@ -167,7 +169,7 @@ class _Net:
         return net
 
 
-def _loop(config: RunConfig) -> Loop:
+def _loop(config: RunConfig, seed: int) -> Loop:
     built = []
     for entry in config.loop:
         for verb, values in entry.items():
@@ -176,10 +178,23 @@ def _loop(config: RunConfig) -> Loop:
             values = dict(values or {})
             if "track" in kind.__dataclass_fields__ and config.track is not None:
                 values.setdefault("track", config.track)
+            if isinstance(values.get("dense"), str) and values["dense"] != "train":
+                values["dense"] = _dense(values["dense"], seed)
             built.append(construct(kind, values, verb))
     if not built:
         raise ConfigError(f"loop is empty; name at least one of: {', '.join(loops.names())}")
     return built[0] if len(built) == 1 else chain(*built)
+
+
+def _dense(place: str, seed: int) -> str:
+    """A file of weights; "{seed}" in its name is the run's seed, a run folder is its seed's net."""
+    path = Path(place.replace("{seed}", str(seed)))
+    if not path.is_dir():
+        return str(path)
+    try:
+        return str(kept_models(path if (path / "state").is_dir() else path / f"seed-{seed}"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"dense={place!r}: {error}") from None
 
 
 def _recipe(config: RunConfig) -> Recipe:

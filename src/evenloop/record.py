@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from evenloop.counts import Counts, Moments
 from evenloop.data import COLUMNS, GroupedData
 
-__all__ = ["Kept", "Record", "Row", "Watch", "write_atomically"]
+__all__ = ["Kept", "Record", "Row", "Watch", "kept_models", "write_atomically"]
 
 MOST_CHUNKS = 64
 Watch = Callable[[str, int, int, int], None]
@@ -182,7 +182,7 @@ class Record:
         data: GroupedData,
         models: Mapping[str, nn.Module],
         extra: Mapping[str, Any],
-        samples: Mapping[str, Tensor] | None = None,
+        samples: Mapping[str, Any] | None = None,
     ) -> None:
         """Commit a round: its row, the state after it and a few of its rows to show.
 
@@ -282,6 +282,14 @@ class Record:
         self._saved = data
         kept = _load(state / mark["models"])
         return Kept(data, kept["models"], kept["extra"])
+
+
+def kept_models(folder: Path) -> Path:
+    """The file of the models after the record's last round; FileNotFoundError if there is none."""
+    current = folder / "state" / "current.json"
+    if not current.exists():
+        raise FileNotFoundError(f"{folder} holds no models: it has no finished round")
+    return current.parent / str(json.loads(current.read_text())["models"])
 
 
 def _committed(folder: Path) -> bytes:

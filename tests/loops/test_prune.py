@@ -147,6 +147,13 @@ def test_the_constraint_lowers_the_largest_gap_where_plain_tuning_exceeds_it() -
     assert found["accuracy_gap"] < found["none"]
 
 
+def test_a_margin_is_kept_from_the_multipliers_but_not_from_the_judgement() -> None:
+    ways = ({"tolerance": 0.03, "margin": 0.03}, {"tolerance": 0.0})
+    first, second = (run(*setting(sparsity=0.8, **way), rounds=2).rows[1] for way in ways)
+    assert first.values["multipliers"] == second.values["multipliers"]
+    assert (first.values["tolerance"], second.values["tolerance"]) == (0.03, 0.0)
+
+
 def test_in_a_chain_every_round_prunes_what_it_is_given() -> None:
     loop, world, audit = setting(sparsity=0.6)
     life = chain(Relabel(n0=100, human=10, machine=20), loop)
@@ -234,6 +241,9 @@ def test_a_tolerance_out_of_reach_raises_an_alarm() -> None:
         ({"sparsity": ()}, "at least one value"),
         ({"tolerance": None}, "needs tolerance="),
         ({"tolerance": -0.1}, "tolerance must be a fraction"),
+        ({"margin": -0.1}, r"margin must be in \[0, tolerance=0.02\], got -0.1"),
+        ({"margin": 0.03}, "margin must be in"),
+        ({"method": "none", "tolerance": None, "margin": 0.01}, "it needs a tolerance"),
         ({"tune": {"lrate": 0.1}}, "tune has no field 'lrate'"),
         ({"distil": 1.5}, "distil must be in"),
         ({"prune_until": -1}, "must not end before it starts"),

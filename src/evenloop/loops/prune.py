@@ -12,24 +12,21 @@ is measured, not enforced.
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from evenloop.counts import Counts, Moments
 from evenloop.data import GroupedData
-from evenloop.fit import predict
-from evenloop.groups import LABEL, TRUTH, GroupIndex
+from evenloop.groups import GroupIndex
 from evenloop.loop import Loop, Notes, State, World
+from evenloop.loops._prune import Seen, equal_target, measured
 from evenloop.objectives.accuracy_gap import AccuracyGap, Average
 from evenloop.objectives.distilled import Distilled, Taught
 from evenloop.objectives.duals import AverageGradient, DualAscent
 from evenloop.objectives.equalized_loss import EqualizedLoss
-from evenloop.objectives.reference import Reference, marginal_members
 from evenloop.objectives.traced import Traced
 from evenloop.recipe import Recipe
 from evenloop.rng import Rng
@@ -71,6 +68,8 @@ class Prune(Loop):
         buffer_size, average, average_gradient, floor: see `AccuracyGap`. None for
             average_gradient is "bounded" for "accuracy_gap" and "full" for "equalized_loss".
         absolute: of "equalized_loss".
+        margin: how much less than `tolerance` the multipliers allow, in [0, tolerance]: an active
+            constraint hovers around its bound, and what is judged should lie below it.
         dual_lr, dual_kp, dual_ema, dual_momentum, dual_restart, dual_cap: see `DualAscent`.
         intersectional: constrain the product of the group columns, or each column by itself.
         distil: weight in [0, 1] of imitating the dense net while tuning.
@@ -94,6 +93,7 @@ class Prune(Loop):
     average_gradient: AverageGradient | None = None
     floor: float = 0.0
     absolute: bool = False
+    margin: float = 0.0
     dual_lr: float = 1e-2
     dual_kp: float = 0.0
     dual_ema: float = 0.0
@@ -117,6 +117,11 @@ class Prune(Loop):
             raise ValueError(f"rows must be at least 1, or None for all, got {self.rows}")
         if self.tolerance is not None and not 0 <= self.tolerance < 1:
             raise ValueError(f"tolerance must be a fraction in [0, 1), got {self.tolerance}")
+        if not 0 <= self.margin <= (self.tolerance or 0):
+            raise ValueError(
+                f"margin must be in [0, tolerance={self.tolerance}], got {self.margin}; it needs "
+                "a tolerance to stay below"
+            )
         known = Recipe.__dataclass_fields__
         for key in self.tune:
             if key not in known:
@@ -205,12 +210,12 @@ class Prune(Loop):
         again = not given and round > len(self.levels)
         level = self.levels[-1] if given or again else self.levels[round - 1]
         dense = state.models["classifier" if given else "reference"]
-        seen = _Seen.of(world, state.data, dense)
+        seen = Seen.of(world, state.data, dense)
         constraint = self.constraint(world, seen, self.first_epoch(again))
         surgery = self.surgery(self.schedule(level, again), state.data)
         start = state.models["classifier"] if again else dense
         sparse = self.tuned(world, seen, start, rng.at("tune"), constraint, surgery)
-        notes = _measured(self, world, seen, sparse, level, constraint, surgery)
+        notes = measured(self, world, seen, sparse, level, constraint, surgery)
         extra = dict(state.extra)
         if constraint is not None:
             extra["multipliers"] = constraint.inner.multipliers.cpu()
@@ -225,13 +230,13 @@ class Prune(Loop):
             model = world.fit(model, state.data, rng=rng.at("fit")).model
         else:
             model = load_weights(model, self.dense).to(world.recipe.device).eval()
-        seen = _Seen.of(world, state.data, model)
-        notes = _measured(self, world, seen, model, 0.0, None, None)
-        values = {**notes.values, **_equal_target(world)}
+        seen = Seen.of(world, state.data, model)
+        notes = measured(self, world, seen, model, 0.0, None, None)
+        values = {**notes.values, **equal_target(world)}
         models = {"classifier": model, "reference": model}
         return State(state.data, models, state.extra), replace(notes, values=values)
 
-    def constraint(self, world: World, seen: _Seen, first_epoch: int) -> Traced | None:
+    def constraint(self, world: World, seen: Seen, first_epoch: int) -> Traced | None:
         """The objective of the method with its multipliers over time; None for the plain mean."""
         if self.method == "none":
             return None
@@ -251,7 +256,8 @@ class Prune(Loop):
         inner: AccuracyGap | EqualizedLoss
         if self.method == "accuracy_gap":
             assert self.tolerance is not None
-            inner = AccuracyGap(reference, self.tolerance, floor=self.floor, **shared)
+            bound = self.tolerance - self.margin
+            inner = AccuracyGap(reference, bound, floor=self.floor, **shared)
         else:
             inner = EqualizedLoss(reference, absolute=self.absolute, **shared)
         return Traced(inner, every=max(1, steps * recipe.epochs_for(rows) // TRACE))
@@ -267,7 +273,7 @@ class Prune(Loop):
     def tuned(
         self,
         world: World,
-        seen: _Seen,
+        seen: Seen,
         start: nn.Module,
         rng: Rng,
         constraint: Traced | None,
@@ -283,117 +289,3 @@ class Prune(Loop):
             sparse, seen.data, rng=rng, recipe=recipe, objective=objective, surgery=surgery
         ).model
         return done.student if isinstance(done, Taught) else done
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Seen:
-    """The training rows, their groups, and the dense net's logits on them in evaluation mode."""
-
-    data: GroupedData
-    groups: GroupIndex
-    dense: nn.Module
-    logits: Tensor
-
-    @staticmethod
-    def of(world: World, data: GroupedData, dense: nn.Module) -> _Seen:
-        logits = predict(dense, data.x, batch=world.recipe.eval_batch)
-        return _Seen(data, world.groups(data), dense, logits)
-
-    def reference(self, world: World, joint: bool) -> tuple[Reference, Tensor | None]:
-        """The dense statistics by joint cells, or by column with each cell's (J, A) members."""
-        cell, names = self.groups.cell, self.groups.names
-        members = None
-        if not joint and len(world.by) > 1:
-            columns = [GroupIndex.of(self.data.take([]), [name]).names for name in world.by]
-            members = marginal_members([len(column) for column in columns])
-            cell = members.to(cell.device)[cell]
-            names = tuple(
-                f"{name}={value}"
-                for name, column in zip(world.by, columns, strict=True)
-                for value in column
-            )
-        return Reference.of(self.logits, self.data.y, cell, names), members
-
-
-def _measured(
-    loop: Prune,
-    world: World,
-    seen: _Seen,
-    sparse: nn.Module,
-    level: float,
-    constraint: Traced | None,
-    surgery: Surgery | None,
-) -> Notes:
-    """Counts of both nets on the training rows, who lost what, and how the constraint fared."""
-    y, classes = seen.data.y, world.data.schema.classes
-    before = seen.logits.argmax(1)
-    after = predict(sparse, seen.data.x, batch=world.recipe.eval_batch).argmax(1)
-    lost = (before == y).double() - (after == y).double()
-    counts = {
-        "fit.reference": Counts.of(before, y, seen.groups, classes),
-        "fit": Counts.of(after, y, seen.groups, classes),
-    }
-    values: dict[str, float | int | str] = {
-        "stage": "dense" if surgery is None else "sparse",
-        "method": loop.method,
-        "sparsity": level,
-        "density": _density(sparse),
-    }
-    if loop.tolerance is not None:
-        values["tolerance"] = loop.tolerance
-    absent = [
-        n for n, c in zip(seen.groups.names, seen.groups.count().tolist(), strict=True) if not c
-    ]
-    alarms = [f"no training rows, not estimable: {', '.join(absent)}"] if absent else []
-    if isinstance(surgery, (GradualMagnitudePruning, ChannelPruning)):
-        values["layers"] = json.dumps({n: round(d, 6) for n, d in surgery.densities().items()})
-    if isinstance(surgery, GradualMagnitudePruning) and (thin := surgery.thin()):
-        alarms.append(f"layers with hardly a weight left: {', '.join(thin)}")
-    if constraint is not None:
-        path = constraint.multipliers()
-        values["multipliers"] = json.dumps(
-            {
-                "groups": constraint.inner.names,
-                "path": [[round(v, 6) for v in row] for row in path.tolist()],
-            }
-        )
-        alarms += _stuck(constraint)
-    moments = {"fit.lost": Moments.of(lost, seen.groups)}
-    return Notes(values, counts, moments, tuple(alarms))
-
-
-def _stuck(constraint: Traced) -> list[str]:
-    """An alarm for groups violated through the last third whose multipliers ended at their highest.
-
-    On a tolerance that can be met the violation ends, and then its multiplier stops growing.
-    """
-    inner, kept = constraint.inner, len(constraint.multipliers()) // 3
-    if not isinstance(inner, AccuracyGap) or kept < 2:
-        return []
-    path, violated = constraint.multipliers(), constraint.violations()[-kept:].mean(0)
-    stuck = (path[-1] == path.amax(0)) & (violated > 0)
-    names = [name for name, is_stuck in zip(inner.names, stuck.tolist(), strict=True) if is_stuck]
-    if not names:
-        return []
-    return [
-        f"tolerance {inner.tolerance:g} was missed through the last third of tuning by: "
-        f"{', '.join(names)}; it may be infeasible at this sparsity"
-    ]
-
-
-def _density(model: nn.Module) -> float:
-    """Share of all parameters that are not zero, in [0, 1]."""
-    parameters = list(model.parameters())
-    left = sum(int(p.count_nonzero()) for p in parameters)
-    return left / max(1, sum(p.numel() for p in parameters))
-
-
-def _equal_target(world: World) -> dict[str, str]:
-    """A note for group columns that are the target itself: allowed, but worth knowing."""
-    data = world.data
-    same = [
-        name
-        for name in world.by
-        if name in (LABEL, TRUTH) or bool((data.attribute(name) == data.truth).all())
-    ]
-    return {"groups_are_the_target": ", ".join(same)} if same else {}

@@ -43,7 +43,8 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
 def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
     """`model` filled from a state dict in a file; read as tensors only, no code in it is run.
 
-    A file saved from a net without the layer around it that normalises pixels fits too.
+    A file saved from a net without the layer around it that normalises pixels fits too, and so does
+    the state of a run, which holds several nets: its reference is taken, or else its classifier.
 
     Raises:
         ValueError: no such file, or weights of another architecture; names the first difference.
@@ -57,6 +58,8 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
         state = load_file(file)
     else:
         state = torch.load(file, map_location="cpu", weights_only=True)
+    if isinstance(nets := state.get("models"), dict) and nets:
+        state = nets.get("reference") or nets.get("classifier") or next(iter(nets.values()))
     own = model.state_dict()
     if not set(state) & set(own):
         state = {f"net.{name}": value for name, value in state.items()}

@@ -1,0 +1,143 @@
+"""The parts of a round of `prune`: what the dense net says, and what is noted of both nets.
+
+Private to `evenloop.loops.prune`, which says in what order they come.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from evenloop.counts import Counts, Moments
+from evenloop.data import GroupedData
+from evenloop.fit import predict
+from evenloop.groups import LABEL, TRUTH, GroupIndex
+from evenloop.loop import Notes, World
+from evenloop.objectives.accuracy_gap import AccuracyGap
+from evenloop.objectives.reference import Reference, marginal_members
+from evenloop.objectives.traced import Traced
+from evenloop.seams import Surgery
+from evenloop.surgery.magnitude import GradualMagnitudePruning
+from evenloop.surgery.structured import ChannelPruning
+
+if TYPE_CHECKING:
+    from evenloop.loops.prune import Prune
+
+__all__ = ["Seen", "equal_target", "measured"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """The training rows, their groups, and the dense net's logits on them in evaluation mode."""
+
+    data: GroupedData
+    groups: GroupIndex
+    dense: nn.Module
+    logits: Tensor
+
+    @staticmethod
+    def of(world: World, data: GroupedData, dense: nn.Module) -> Seen:
+        logits = predict(dense, data.x, batch=world.recipe.eval_batch)
+        return Seen(data, world.groups(data), dense, logits)
+
+    def reference(self, world: World, joint: bool) -> tuple[Reference, Tensor | None]:
+        """The dense statistics by joint cells, or by column with each cell's (J, A) members."""
+        cell, names = self.groups.cell, self.groups.names
+        members = None
+        if not joint and len(world.by) > 1:
+            columns = [GroupIndex.of(self.data.take([]), [name]).names for name in world.by]
+            members = marginal_members([len(column) for column in columns])
+            cell = members.to(cell.device)[cell]
+            names = tuple(
+                f"{name}={value}"
+                for name, column in zip(world.by, columns, strict=True)
+                for value in column
+            )
+        return Reference.of(self.logits, self.data.y, cell, names), members
+
+
+def measured(
+    loop: Prune,
+    world: World,
+    seen: Seen,
+    sparse: nn.Module,
+    level: float,
+    constraint: Traced | None,
+    surgery: Surgery | None,
+) -> Notes:
+    """Counts of both nets on the training rows, who lost what, and how the constraint fared."""
+    y, classes = seen.data.y, world.data.schema.classes
+    before = seen.logits.argmax(1)
+    after = predict(sparse, seen.data.x, batch=world.recipe.eval_batch).argmax(1)
+    lost = (before == y).double() - (after == y).double()
+    counts = {
+        "fit.reference": Counts.of(before, y, seen.groups, classes),
+        "fit": Counts.of(after, y, seen.groups, classes),
+    }
+    values: dict[str, float | int | str] = {
+        "stage": "dense" if surgery is None else "sparse",
+        "method": loop.method,
+        "sparsity": level,
+        "density": _density(sparse),
+    }
+    if loop.tolerance is not None:
+        values["tolerance"] = loop.tolerance
+    absent = [
+        n for n, c in zip(seen.groups.names, seen.groups.count().tolist(), strict=True) if not c
+    ]
+    alarms = [f"no training rows, not estimable: {', '.join(absent)}"] if absent else []
+    if isinstance(surgery, (GradualMagnitudePruning, ChannelPruning)):
+        values["layers"] = json.dumps({n: round(d, 6) for n, d in surgery.densities().items()})
+    if isinstance(surgery, GradualMagnitudePruning) and (thin := surgery.thin()):
+        alarms.append(f"layers with hardly a weight left: {', '.join(thin)}")
+    if constraint is not None:
+        path = constraint.multipliers()
+        values["multipliers"] = json.dumps(
+            {
+                "groups": constraint.inner.names,
+                "path": [[round(v, 6) for v in row] for row in path.tolist()],
+            }
+        )
+        alarms += _stuck(constraint, loop)
+    moments = {"fit.lost": Moments.of(lost, seen.groups)}
+    return Notes(values, counts, moments, tuple(alarms))
+
+
+def _stuck(constraint: Traced, loop: Prune) -> list[str]:
+    """An alarm for groups violated through the last third whose multipliers ended at their highest.
+
+    On a tolerance that can be met the violation ends, and then its multiplier stops growing.
+    """
+    inner, kept = constraint.inner, len(constraint.multipliers()) // 3
+    if not isinstance(inner, AccuracyGap) or kept < 2:
+        return []
+    path, violated = constraint.multipliers(), constraint.violations()[-kept:].mean(0) - loop.margin
+    stuck = (path[-1] == path.amax(0)) & (violated > 0)
+    names = [name for name, is_stuck in zip(inner.names, stuck.tolist(), strict=True) if is_stuck]
+    if not names:
+        return []
+    return [
+        f"tolerance {loop.tolerance:g} was missed through the last third of tuning by: "
+        f"{', '.join(names)}; it may be infeasible at this sparsity"
+    ]
+
+
+def _density(model: nn.Module) -> float:
+    """Share of all parameters that are not zero, in [0, 1]."""
+    parameters = list(model.parameters())
+    left = sum(int(p.count_nonzero()) for p in parameters)
+    return left / max(1, sum(p.numel() for p in parameters))
+
+
+def equal_target(world: World) -> dict[str, str]:
+    """A note for group columns that are the target itself: allowed, but worth knowing."""
+    data = world.data
+    same = [
+        name
+        for name in world.by
+        if name in (LABEL, TRUTH) or bool((data.attribute(name) == data.truth).all())
+    ]
+    return {"groups_are_the_target": ", ".join(same)} if same else {}
