@@ -23,13 +23,16 @@ HELPERS = {"digest", "extras", "words"}  # import nothing of ours, so anyone may
 GROUND = HELPERS | {"rng", "data", "groups"}
 MEASURED = GROUND | {"counts", "measures", "intervals", "shares"}
 METHODS = {"samplers", "objectives", "surgery", "heuristics"}  # usable in a stranger's own loop
-TRAINED = MEASURED | METHODS | {"seams", "heads", "augment", "recipe", "fit", "models"}
+TRAINED = MEASURED | METHODS | {
+    "seams", "heads", "augment", "recipe", "optimizer", "accumulation", "fit", "models", "readings",
+}  # fmt: skip
 KEPT = {"bound", "record", "claims", "audit"}  # what a loop may not know, but for the bound
-RUN = TRAINED | KEPT | {"loop"}
+RUN = TRAINED | KEPT | {"world", "loop"}
 ASSEMBLED = RUN | {"rates", "metrics", "worlds", "loops", "presets", "overrides", "config", "build"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     **{helper: set() for helper in HELPERS},
+    "accumulation": set(),
     "bound": set(),
     "heads": set(),
     "progress": set(),
@@ -44,15 +47,20 @@ MAY_IMPORT: dict[str, set[str]] = {
     "metrics": MEASURED | {"record", "claims"},
     "seams": GROUND,
     **{method: GROUND | {"seams", "heads"} for method in METHODS},
-    "models": HELPERS | {"rng", "heads"},
+    "models": GROUND | {"seams", "heads"},
+    "scorers": HELPERS,
+    "texts": GROUND | {"scorers"},
     "augment": HELPERS | {"rng"},
     "recipe": HELPERS | {"rng", "augment"},
-    "fit": GROUND | METHODS | {"seams", "recipe", "augment"},
-    "audit": MEASURED | {"fit"},
+    "optimizer": {"recipe"},
+    "readings": GROUND | {"seams"},
+    "fit": GROUND | METHODS | {"seams", "recipe", "optimizer", "augment", "accumulation"},
+    "audit": MEASURED | {"fit", "readings", "seams"},
+    "world": GROUND | METHODS | {"seams", "recipe", "fit"},
     "record": MEASURED,
     "claims": MEASURED | {"record", "bound"},
     "loop": RUN - {"models"},
-    "worlds": TRAINED | {"loop"},
+    "worlds": TRAINED | {"loop", "readings", "scorers", "texts"},
     "loops": TRAINED | {"loop", "bound"},  # no audit, record, claims or other loop
     "overrides": ASSEMBLED - {"config", "build"},
     "config": ASSEMBLED - {"build"},
