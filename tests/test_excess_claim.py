@@ -57,6 +57,33 @@ def test_a_group_without_items_is_never_satisfied_but_others_can_still_break_it(
     assert ExcessGapClaim(0.05, "fit").verdict([bad], 0).says == "exceeds"
 
 
+@pytest.mark.parametrize("prefix", ["", "1.prune."])
+def test_where_columns_were_constrained_their_groups_are_judged(prefix: str) -> None:
+    # 2 x 2 joint groups of 100: the losses 20, 0, 0, 20 are even in each column by itself.
+    names = ("a c", "a d", "b c", "b d")
+
+    def table(right: list[int]) -> Counts:
+        made = np.zeros((4, 2, 2), np.int64)
+        made[:, 0, 0], made[:, 0, 1] = right, 100 - np.array(right)
+        return Counts(made, names, ("no", "yes"))
+
+    counts = {
+        f"{name}{which}": table(right)
+        for name in (f"{prefix}fit", "audit")
+        for which, right in ((".reference", [100] * 4), ("", [80, 100, 100, 80]))
+    }
+    columns = '{"first": ["first=a", "first=b"], "second": ["second=c", "second=d"]}'
+    said = {f"{prefix}constrained_columns": columns}
+    sizes = {"train": 400, "world": 400, "relabelled": 0, "generated": 0}
+    joint, each = (Row(0, sizes, counts, {}, values) for values in ({}, said))
+    claim = ExcessGapClaim(0.05, "fit")
+    assert claim.measured([joint], 0).value == pytest.approx(0.1)
+    assert claim.measured([each], 0).value == pytest.approx(0.0)
+    assert claim.verdict([each], 0).says == "within"
+    assert claim.verdict([joint], 0).says == "exceeds"
+    assert ExcessGapClaim(0.05, "audit").measured([each], 0).n == 200
+
+
 def test_rounds_without_a_reference_say_nothing() -> None:
     plain = row([9, 9, 9], [10, 10, 10])
     bare = Row(0, plain.sizes, {"audit": plain.counts["audit"]})

@@ -20,9 +20,11 @@ from evenloop.data import GroupedData
 from evenloop.fit import TrainsItself
 from evenloop.loop import Loop, World, chain
 from evenloop.models import Pixels
+from evenloop.readings import HasStructure, Structured
 from evenloop.recipe import RECIPES, Recipe
 from evenloop.record import kept_models
 from evenloop.rng import Rng
+from evenloop.seams import ReadsLabels
 from evenloop.words import nearest
 from evenloop.worlds.generated import as_generated
 from evenloop.worlds.prepare import holdout, imbalanced
@@ -52,7 +54,8 @@ def assemble(config: RunConfig, seed: int) -> Job:
     """
     root = Rng.of(seed)
     loop, recipe = _loop(config, seed), _recipe(config)
-    data, normalisation = _source(_world_key(config.world, seed))
+    data, normalisation, structured = _source(_world_key(config.world, seed))
+    _only_relabel(config, structured)
     data, notes = _imbalanced(data, config, root)
     train, held_out = _held_out(data, config, root.at("holdout"))
     for name in config.by:
@@ -60,10 +63,46 @@ def assemble(config: RunConfig, seed: int) -> Job:
             _known(name, [a.name for a in data.schema.attributes] + ["truth"], "by")
     if config.generated is not None:
         train = train.append(_generated(config.generated, train, seed))
-    net = _Net(config.net, data.x.shape[1:], len(data.schema.classes), normalisation)
-    world = World(train, config.by, net, recipe, keep_order=True)
     claims = _claims(config, data)
-    return Job(loop, world, Audit(held_out, config.by), claims, config.rounds, seed, notes)
+    classes, shape = len(data.schema.classes), data.x.shape[1:]
+    if structured is None:
+        net = _Net(config.net, shape, classes, normalisation)
+        world, audit = (
+            World(train, config.by, net, recipe, keep_order=True),
+            Audit(held_out, config.by),
+        )
+    else:
+        by = () if config.by == ("truth",) else config.by
+        net = _Net({**structured.net, **config.net}, shape, classes, None)
+        world = World(
+            train,
+            by,
+            net,
+            recipe,
+            sampler=structured.sampler,
+            objective=structured.objective,
+            keep_order=True,
+        )
+        audit = Audit(held_out, by, reading=structured.reading)
+    return Job(loop, world, audit, claims, config.rounds, seed, notes)
+
+
+def _only_relabel(config: RunConfig, structured: Structured | None) -> None:
+    """Texts and frames are labels for `relabel` alone, and no class of them can be favoured."""
+    if structured is None:
+        return
+    for entry in config.loop:
+        for verb in entry:
+            if verb != "relabel":
+                raise ConfigError(
+                    f"loop={verb!r} needs labels that are classes; those of world "
+                    f"{config.world['name']!r} have structure, which only relabel can use"
+                )
+    if config.imbalance:
+        raise ConfigError(
+            f"imbalance={config.imbalance} needs labels that are classes; the world's own fields "
+            "say how its rows are chosen"
+        )
 
 
 def _held_out(data: GroupedData, config: RunConfig, rng: Rng) -> tuple[GroupedData, GroupedData]:
@@ -89,7 +128,7 @@ def _held_out(data: GroupedData, config: RunConfig, rng: Rng) -> tuple[GroupedDa
 def _generated(source: Mapping[str, Any], train: GroupedData, seed: int) -> GroupedData:
     """Generated rows for the train side; "{seed}" in a path is the run's seed."""
     values = {k: v.format(seed=seed) if isinstance(v, str) else v for k, v in source.items()}
-    made, _ = _source(_world_key(values, seed))
+    made, _, _ = _source(_world_key(values, seed))
     try:
         return as_generated(made, train)
     except ValueError as error:
@@ -113,7 +152,8 @@ def check(config: RunConfig) -> tuple[str, ...]:
         net = job.world.net(Rng.of(0).at("check"))
         if not isinstance(net, TrainsItself):
             with torch.inference_mode():
-                net.eval()(job.world.data.x[:2])
+                few = job.world.data.take([0, 1])
+                net.eval()(few.x, few.y) if isinstance(net, ReadsLabels) else net.eval()(few.x)
     except ValueError as error:
         raise ConfigError(str(error)) from None
     except RuntimeError as error:
@@ -221,12 +261,14 @@ def _world_key(world: Mapping[str, Any], seed: int) -> str:
 
 # Few: a world with `seed: run` differs from seed to seed, and whole sets would pile up.
 @lru_cache(maxsize=4)
-def _source(key: str) -> tuple[GroupedData, Any]:
+def _source(key: str) -> tuple[GroupedData, Any, Structured | None]:
     values = json.loads(key)
     name = values.pop("name", None)
     _known(name, worlds.names(), "world")
     source = construct(worlds.WORLDS[name], values, f"world {name}")
-    return source.load(), source.normalisation
+    data = source.load()
+    structured = source.structured() if isinstance(source, HasStructure) else None
+    return data, source.normalisation, structured
 
 
 def _imbalanced(
@@ -262,7 +304,7 @@ def _claims(config: RunConfig, data: GroupedData) -> tuple[Claim, ...]:
             rows = values.get("train_on", "all")
             found += [FeedbackClaim(klass, kind, rows) for kind in ("first", "running")]
         fields = entry.get("prune") or {}
-        if fields.get("tolerance") is not None and fields.get("intersectional", True):
+        if fields.get("tolerance") is not None:
             tolerance = float(fields["tolerance"])
             found += [ExcessGapClaim(tolerance, "fit"), ExcessGapClaim(tolerance, "audit")]
     return tuple(found)

@@ -43,19 +43,23 @@ class Seen:
         logits = predict(dense, data.x, batch=world.recipe.eval_batch)
         return Seen(data, world.groups(data), dense, logits)
 
+    def columns(self, world: World) -> dict[str, tuple[str, ...]]:
+        """Groups of each column by itself, as "race=Asian", by the column's name."""
+        empty = self.data.take([])
+        return {
+            name: tuple(f"{name}={value}" for value in GroupIndex.of(empty, [name]).names)
+            for name in world.by
+        }
+
     def reference(self, world: World, joint: bool) -> tuple[Reference, Tensor | None]:
         """The dense statistics by joint cells, or by column with each cell's (J, A) members."""
         cell, names = self.groups.cell, self.groups.names
         members = None
         if not joint and len(world.by) > 1:
-            columns = [GroupIndex.of(self.data.take([]), [name]).names for name in world.by]
-            members = marginal_members([len(column) for column in columns])
+            columns = self.columns(world)
+            members = marginal_members([len(column) for column in columns.values()])
             cell = members.to(cell.device)[cell]
-            names = tuple(
-                f"{name}={value}"
-                for name, column in zip(world.by, columns, strict=True)
-                for value in column
-            )
+            names = tuple(value for column in columns.values() for value in column)
         return Reference.of(self.logits, self.data.y, cell, names), members
 
 
@@ -85,6 +89,8 @@ def measured(
     }
     if loop.tolerance is not None:
         values["tolerance"] = loop.tolerance
+    if not loop.intersectional and len(world.by) > 1:
+        values["constrained_columns"] = json.dumps(seen.columns(world))
     absent = [
         n for n, c in zip(seen.groups.names, seen.groups.count().tolist(), strict=True) if not c
     ]

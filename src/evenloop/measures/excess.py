@@ -7,6 +7,7 @@ gaps is well above 0 by noise alone, so read it with its limits.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +20,14 @@ from evenloop.measures.aggregates import spread
 from evenloop.measures.estimate import MIN_SUPPORT, Estimate, Excluded, Gap
 from evenloop.measures.proportions import accuracy, cell_accuracy
 
-__all__ = ["ExcessGap", "Levelling", "accuracy_loss", "excess_gap", "levelling_down"]
+__all__ = [
+    "ExcessGap",
+    "Levelling",
+    "accuracy_loss",
+    "by_column",
+    "excess_gap",
+    "levelling_down",
+]
 
 Floats = NDArray[np.float64]
 Says = Literal["within", "exceeds", "inconclusive", "not estimable"]
@@ -254,6 +262,29 @@ def levelling_down(
     known = change.estimable
     down = bool((change.value[known] < 0).all()) if known.any() else None
     return Levelling(down, change, change.left_out())
+
+
+def by_column(
+    table: NDArray[np.generic], columns: Sequence[Sequence[str]]
+) -> tuple[NDArray[np.generic], ...]:
+    """Tables (G, ...) of joint groups, added up to one table for each column they are made of.
+
+    Args:
+        table: a row for each joint group, row-major: the last column varies fastest.
+        columns: the values of each column.
+
+    Raises:
+        ValueError: the table has not as many groups as the columns have combinations.
+
+    >>> [one.tolist() for one in by_column(np.array([1, 2, 3, 4]), (("a", "b"), ("c", "d")))]
+    [[3, 7], [4, 6]]
+    """
+    sizes = tuple(len(values) for values in columns)
+    if len(table) != np.prod(sizes, dtype=np.int64):
+        raise ValueError(f"{len(table)} joint groups are not the product of columns of {sizes}")
+    split = table.reshape(*sizes, *table.shape[1:])
+    axes = range(len(sizes))
+    return tuple(split.sum(tuple(a for a in axes if a != at)) for at in axes)
 
 
 def _same_items(dense: Counts, sparse: Counts, lost: Moments | None) -> None:
