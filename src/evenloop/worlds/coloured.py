@@ -21,6 +21,7 @@ from evenloop.data import Attribute, GroupedData, Schema
 from evenloop.rng import Rng
 from evenloop.worlds.base import Card, Normalisation, Source, check_choice, check_size
 from evenloop.worlds.digits import MNIST, Digits8, FashionMNIST, MNIST5k
+from evenloop.worlds.painted import Painted, paint
 
 __all__ = [
     "ColoredMNIST",
@@ -42,28 +43,6 @@ _CARD_GROUPS = (
     "colour, drawn by us given the (noisy) label: green with probability p_majority_given_0 or "
     "p_majority_given_1, else red; never a measurement of people"
 )
-
-
-def paint(grey: Tensor, group: Tensor, channels: int = 3) -> Tensor:
-    """(N, channels, H, W): the grey plane in channel 0 for group 1 (red), in 1 for group 0 (green).
-
-    Args:
-        grey: (N, H, W) or (N, 1, H, W), any type; painted where it lies.
-        group: (N,) 0 or 1.
-        channels: 2 or 3; a third one is all zero.
-
-    Raises:
-        ValueError: another number of channels.
-
-    >>> paint(torch.tensor([[[7]], [[9]]]), torch.tensor([1, 0]))[:, :, 0, 0].tolist()
-    [[7, 0, 0], [0, 9, 0]]
-    """
-    if channels not in (2, 3):
-        raise ValueError(f"channels must be 2 or 3, got {channels}")
-    plane = grey[:, 0] if grey.ndim == 4 else grey
-    image = plane.new_zeros(len(plane), channels, *plane.shape[1:])
-    image[torch.arange(len(plane), device=plane.device), 1 - group.to(plane.device)] = plane
-    return image
 
 
 def luma(rgb: Tensor) -> Tensor:
@@ -155,6 +134,8 @@ def shares(
 class ColoredMNIST:
     """Digits in two colours: uint8 N x channels x H x W; attributes color, digit, split.
 
+    Resident are the grey planes; pictures are painted when a batch is taken (`Painted`).
+
     Attributes:
         base: "mnist5k" (embedded, 5,000 digits), "digits8" (embedded, 8x8), "mnist" or "fashion"
             (the user's files).
@@ -220,7 +201,7 @@ class ColoredMNIST:
         rng = Rng.of(self.seed).at("colored-mnist")
         label, group = coloured_labels(self, digit, split, "high", rng)
         plane = resampled(torch.from_numpy(grey), self.size)
-        image = paint(plane, torch.from_numpy(group), self.channels)
+        image = Painted(plane, torch.from_numpy(group), self.channels)
         return with_splits(image, label, group, digit, split)
 
     def _base(self) -> tuple[NDArray[np.uint8], Codes, Codes]:
