@@ -249,12 +249,15 @@ class GroupedData:
         return self.attributes[:, self.schema.column(name)].long()
 
     def take(self, index: Tensor | np.ndarray | Iterable[int]) -> GroupedData:
-        """The rows at `index` (positions, not identities), copied."""
+        """The rows at `index` (positions from 0 on, not identities, or a mask), copied."""
         if not isinstance(index, Tensor):
             index = torch.as_tensor(np.asarray(list(index), dtype=np.int64))
         index = index.to(self.row.device)
+        if index.dtype == torch.bool:
+            index = index.nonzero().flatten()
+        columns = self.columns().items()  # index_select: pictures painted later stay unpainted
         return GroupedData.from_columns(
-            self.schema, {name: column[index] for name, column in self.columns().items()}
+            self.schema, {name: column.index_select(0, index) for name, column in columns}
         )
 
     def relabel(self, y: Tensor, *, round: int) -> GroupedData:

@@ -318,6 +318,9 @@ def _with_world_columns(columns: dict[str, Tensor], world: GroupedData) -> Group
         raise ValueError("the state holds rows this world does not have; is the data the same?")
     for name in ("x", "truth", "attributes"):
         source = world.columns()[name]
+        if bool(known.all()):
+            columns[name] = source.index_select(0, place[row].to(source.device))
+            continue
         full = source.new_empty((len(row), *source.shape[1:]))
         full[known] = source[place[row[known]]]
         full[made] = columns[name].to(full.dtype)
