@@ -101,6 +101,7 @@ def test_a_pruned_weight_is_zero_in_the_model_that_is_kept() -> None:
         {"constrain_from": 1, "average_gradient": "detached", "distil": 0.5},
         {"intersectional": False},
         {"structure": "int8"},
+        {"structure": "2:4", "sparsity": 0.5},
         {"scope": "erk", "prune_until": 0},
         {"method": "none", "distil": 1.0},
     ],
@@ -249,6 +250,7 @@ def test_a_tolerance_out_of_reach_raises_an_alarm() -> None:
         ({"prune_until": -1}, "must not end before it starts"),
         ({"dual_lr": -1.0}, "lr of DualAscent"),
         ({"rows": 0}, "rows must be at least 1"),
+        ({"structure": "2:4", "sparsity": (0.5, 0.6)}, "at most half of the weights"),
     ],
 )
 def test_impossible_fields_are_refused(wrong: dict[str, Any], message: str) -> None:

@@ -37,6 +37,7 @@ from evenloop.surgery.int8 import Int8Weights
 from evenloop.surgery.layers import FIRST_CONV, LAST_LINEAR
 from evenloop.surgery.magnitude import GradualMagnitudePruning, Scope
 from evenloop.surgery.schedule import Cubic
+from evenloop.surgery.semi_structured import MOST
 from evenloop.surgery.structured import ChannelPruning
 
 __all__ = ["Prune"]
@@ -59,8 +60,8 @@ class Prune(Loop):
         tune: fields of the recipe that differ from dense training (lr, epochs, schedule ...).
         rows: training rows, the first so many of the world; None for all.
         dense: "train", or the path of a state dict (.pt, .safetensors) of the configured net.
-        structure: "unstructured" weights, whole "channel"s, or "int8" (no sparsity: weights are
-            rounded after tuning).
+        structure: "unstructured" weights, two of every four ("2:4", a sparsity of 0.5), whole
+            "channel"s, or "int8" (no sparsity: weights are rounded after tuning).
         scope: how unstructured sparsity is shared out between layers.
         keep_dense: layers left whole.
         sparsity_start, prune_until, prune_every: the cubic schedule, in epochs of tuning.
@@ -81,7 +82,7 @@ class Prune(Loop):
     tune: Mapping[str, Any] = field(default_factory=dict)
     rows: int | None = None
     dense: str = "train"
-    structure: Literal["unstructured", "channel", "int8"] = "unstructured"
+    structure: Literal["unstructured", "2:4", "channel", "int8"] = "unstructured"
     scope: Scope = "layer"
     keep_dense: tuple[str, ...] = (FIRST_CONV, LAST_LINEAR)
     sparsity_start: float = 0.0
@@ -108,6 +109,11 @@ class Prune(Loop):
             raise ValueError("sparsity needs at least one value, got none")
         for level in self.levels:
             self.schedule(level)
+            if self.structure == "2:4" and level > MOST:
+                raise ValueError(
+                    f'structure="2:4" removes at most half of the weights, got sparsity={level}; '
+                    "use sparsity=0.5"
+                )
         if self.method == "accuracy_gap" and self.tolerance is None:
             raise ValueError(
                 "method='accuracy_gap' needs tolerance=, the excess accuracy gap you accept "
@@ -268,7 +274,8 @@ class Prune(Loop):
             return Int8Weights()
         if self.structure == "channel":
             return ChannelPruning(data.x[:1], schedule)
-        return GradualMagnitudePruning(None, schedule, self.keep_dense, self.scope)
+        scope = "2:4" if self.structure == "2:4" else self.scope
+        return GradualMagnitudePruning(None, schedule, self.keep_dense, scope)
 
     def tuned(
         self,

@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from evenloop.seams import Surgery
 from evenloop.surgery.layers import FIRST_CONV, LAST_LINEAR, Prunable, followers, prunable
 from evenloop.surgery.schedule import Cubic, pruned_count
+from evenloop.surgery.semi_structured import MOST, two_of_four
 
 __all__ = ["GradualMagnitudePruning", "Scope", "magnitude_masks"]
 
-Scope = Literal["layer", "global", "erk"]
+Scope = Literal["layer", "global", "erk", "2:4"]
 THIN = 3  # a layer with fewer weights left is hardly a layer: warned about
 
 
@@ -42,14 +43,16 @@ class GradualMagnitudePruning(Surgery):
         schedule: sparsity by epoch, as a share of the prunable weights.
         keep_dense: layers left alone (see `evenloop.surgery.layers.prunable`).
         scope: "layer" removes the same share of every layer; "global" compares weights of all
-            layers; "erk" gives layers densities in proportion to their fans over their size.
+            layers; "erk" gives layers densities in proportion to their fans over their size;
+            "2:4" removes at most two of every four neighbours (see `semi_structured`).
         batchnorm: "skip" also zeroes scale and shift of a batch norm whose whole filter is
             pruned, so that the channel stays 0; "plain" leaves its shift.
         mask_gradients: zero the gradients of pruned weights as well; without it, clipping by
             norm would count them.
 
     Raises:
-        ValueError: an unknown scope or batchnorm; (when bound) masks that do not fit the model.
+        ValueError: an unknown scope or batchnorm, or more than half of the weights under "2:4";
+            (when bound) masks that do not fit the model.
 
     >>> net = nn.Sequential(torch.nn.utils.skip_init(nn.Linear, 6, 1))
     >>> _ = net[0].weight.data.copy_(torch.tensor([[3.0, -1.0, 2.0, 0.5, -4.0, 0.1]]))
@@ -70,6 +73,11 @@ class GradualMagnitudePruning(Surgery):
     ) -> None:
         if scope not in get_args(Scope):
             raise ValueError(f"scope must be one of {', '.join(get_args(Scope))}, got {scope!r}")
+        if scope == "2:4" and schedule.final > MOST:
+            raise ValueError(
+                f'scope="2:4" removes at most half of the weights, got sparsity {schedule.final}; '
+                "use 0.5, or another scope"
+            )
         if batchnorm not in ("skip", "plain"):
             raise ValueError(f"batchnorm must be skip or plain, got {batchnorm!r}")
         self.schedule, self.keep_dense, self.scope = schedule, tuple(keep_dense), scope
@@ -252,6 +260,8 @@ def magnitude_masks(
         flat = torch.cat([score.flatten() for score in scores.values()])
         kept = torch.split(_keep_largest(flat, pruned_count(sparsity, len(flat))), sizes)
         found = {name: mask.view_as(weights[name]) for name, mask in zip(scores, kept, strict=True)}
+    elif scope == "2:4":
+        found = {name: two_of_four(score, sparsity) for name, score in scores.items()}
     else:
         by_layer = dict.fromkeys(scores, sparsity)
         if scope == "erk":
