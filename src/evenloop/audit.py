@@ -12,11 +12,13 @@ from evenloop.counts import Counts, Moments
 from evenloop.data import GroupedData
 from evenloop.fit import predict
 from evenloop.groups import GroupIndex
+from evenloop.readings import Reading, Statistic, padded
+from evenloop.seams import Writes
 
 __all__ = ["CONFIDENCE_BINS", "Audit", "Statistic"]
 
 CONFIDENCE_BINS = 10
-Statistic = Callable[[Tensor, Tensor], Tensor]
+Write = Callable[[nn.Module, Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,17 +26,21 @@ class Audit:
     """Held-out rows, the columns that define their groups, and further per-item statistics.
 
     A statistic maps inputs (B, ...) and labels (B,) to one number per item (B,); its mean under
-    predictions, under the truth and over the training labels is what a bias is read from.
+    predictions, under the truth and over the training labels is what a bias is read from. Labels
+    that have structure need a `reading`, which brings statistics of its own.
     """
 
     data: GroupedData
     by: tuple[str, ...] = ()
     statistics: Mapping[str, Statistic] = field(default_factory=dict)
     batch: int = 1024
+    reading: Reading | None = None
 
     def __post_init__(self) -> None:
         if len(self.data) == 0:
             raise ValueError("the audit split has no rows; raise test_size above 0")
+        if (self.reading is None) != (self.data.schema.structure is None):
+            raise ValueError("labels with structure need a reading=, and others have none")
 
     def tables(
         self,
@@ -77,16 +83,64 @@ class Audit:
                 moments[f"audit.{name}.{kind}"] = Moments.of(statistic(data.x, y), groups)
         return counts, moments
 
+    def written(
+        self, model: nn.Module, write: Write, trained: GroupedData
+    ) -> tuple[dict[str, Counts], dict[str, Moments]]:
+        """As `tables`, for a model that writes labels with structure as `write(model, x)` does.
+
+        The moments are the likelihood's cost in nats a unit ("audit.loss"), each of the reading's
+        statistics under the written labels and under the truth, and its comparisons; a mean over
+        units of unequal number (tokens) also over all groups together ("... .all").
+        """
+        if not isinstance(model, Writes):
+            raise TypeError(f"{type(model).__name__} does not write labels: it has no write, cost")
+        data, reading = self.data, self._read()
+        groups = GroupIndex.of(data, self.by)
+        assert data.schema.structure is not None
+        said = padded(write(model, data.x), data.schema.structure)
+        predicted, truth = reading.read(data.x, said), reading.read(data.x, data.truth)
+        counts = {"audit": Counts.of(predicted, truth, groups, data.schema.classes)}
+        moments = {}
+        for name, statistic in self._statistics().items():
+            for kind, y in (("predicted", said), ("truth", data.truth)):
+                moments[f"audit.{name}.{kind}"] = _applying(statistic(data.x, y), groups)
+        spent, units = model.cost(data.x, data.truth)
+        ratios = dict(reading.compare(data.x, said, data.truth, trained))
+        ratios["loss"] = (spent / units.clamp(min=1), units)
+        together = GroupIndex(torch.zeros_like(groups.cell), ("all",))
+        for name, (values, weights) in ratios.items():
+            moments[f"audit.{name}"] = Moments.of_ratio(values, weights, groups)
+            if groups.size > 1:
+                moments[f"audit.{name}.all"] = Moments.of_ratio(values, weights, together)
+        return counts, moments
+
     def labels(self, data: GroupedData, start: int = 0) -> tuple[Counts, dict[str, Moments]]:
         """Truth against the learner's labels of training rows from `start` on, and statistics."""
         rows = data if start == 0 else data.take(torch.arange(start, len(data)))
         groups = GroupIndex.of(rows, self.by)
-        counts = Counts.of(rows.y, rows.truth, groups, data.schema.classes)
+        y, truth = rows.y, rows.truth
+        if self.reading is not None:
+            y, truth = self.reading.read(rows.x, y), self.reading.read(rows.x, truth)
+        counts = Counts.of(y, truth, groups, data.schema.classes)
         moments = {
-            f"train.{name}": Moments.of(statistic(rows.x, rows.y), groups)
-            for name, statistic in self.statistics.items()
+            f"train.{name}": _applying(statistic(rows.x, rows.y), groups)
+            for name, statistic in self._statistics().items()
         }
         return counts, moments
+
+    def _read(self) -> Reading:
+        assert self.reading is not None
+        return self.reading
+
+    def _statistics(self) -> dict[str, Statistic]:
+        own = {} if self.reading is None else self.reading.statistics()
+        return {**own, **self.statistics}
+
+
+def _applying(values: Tensor, groups: GroupIndex) -> Moments:
+    """Moments of the items that a statistic applies to: those that are not nan."""
+    said = (~values.isnan()).nonzero().flatten()
+    return Moments.of(values[said], groups if len(said) == len(values) else groups.take(said))
 
 
 def _confidence_cells(confidence: Tensor, groups: GroupIndex) -> GroupIndex:

@@ -101,6 +101,26 @@ class Moments:
         columns = (groups.sum(torch.ones_like(values)), groups.sum(values), groups.sum(values**2))
         return Moments(torch.stack(columns, 1).cpu().numpy(), groups.names)
 
+    @staticmethod
+    def of_ratio(values: Tensor, weights: Tensor, groups: GroupIndex) -> Moments:
+        """Moments whose mean is each group's weighted mean of `values` (N,), and whose spread its.
+
+        Items count, not units of weight: item i enters as R + w_i / w (v_i - R), with R the
+        weighted mean and w the mean weight of its group, the linear part of a ratio of two means
+        (delta method). An item of weight 0 has no say.
+
+        >>> groups = GroupIndex(torch.tensor([0, 0]), ("all",))
+        >>> got = Moments.of_ratio(torch.tensor([1.0, 4.0]), torch.tensor([2.0, 1.0]), groups).table
+        >>> got[0, :2].tolist()                      # 2 items, whose mean is 6 / 3
+        [2.0, 4.0]
+        """
+        said = (weights > 0).nonzero().flatten()
+        cells = groups.take(said)
+        w, v = weights[said].double(), values[said].double()
+        mean = (cells.sum(w * v) / cells.sum(w))[cells.cell]
+        share = w / cells.mean(w)[cells.cell]
+        return Moments.of(mean + share * (v - mean), cells)
+
     def __add__(self, other: Moments) -> Moments:
         if self.groups != other.groups:
             raise ValueError("moments of other groups cannot be added")

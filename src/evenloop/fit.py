@@ -268,11 +268,11 @@ def _gradient(job: _Job, forward: Forward, batch: Batch, recipe: Recipe) -> tupl
         return loss.detach(), _detached(outputs)
     objective = job.objective
     assert isinstance(objective, Separable)
-    whole, total = objective.weight(batch.y), torch.zeros((), device=batch.x.device)
+    whole, total = objective.units(batch.y), torch.zeros((), device=batch.x.device)
     parts = []
     for part in _parts(batch, recipe.micro_batch):
         loss, outputs = _loss(job, forward, part, recipe)
-        loss = loss * (objective.weight(part.y) / whole)
+        loss = loss * (objective.units(part.y) / whole)
         loss.backward()  # type: ignore[no-untyped-call]
         total = total + loss.detach()
         parts.append(_detached(outputs))

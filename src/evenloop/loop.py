@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,112 +18,16 @@ from evenloop.audit import Audit
 from evenloop.claims import Claim
 from evenloop.counts import Counts, Moments
 from evenloop.data import GroupedData, Origin
-from evenloop.fit import Fit, Keep, fit, placed
-from evenloop.groups import LABEL, TRUTH, GroupIndex
-from evenloop.recipe import Recipe
+from evenloop.fit import placed
+from evenloop.readings import Reading
 from evenloop.record import Record, Row
 from evenloop.rng import Rng
-from evenloop.seams import Objective, Sampler, Surgery
+from evenloop.seams import LabelRule, Writes
+from evenloop.world import Net, Trainer, World
 
 __all__ = ["Loop", "Notes", "State", "Trainer", "World", "chain", "run"]
 
 SHOWN = 24
-Net = Callable[[Rng], nn.Module]
-T = TypeVar("T")
-
-
-class Trainer(Protocol):
-    """Whatever has the signature of `fit`: the plain loop, or one that stacks many seeds."""
-
-    def __call__(
-        self,
-        model: nn.Module,
-        data: GroupedData,
-        groups: GroupIndex,
-        *,
-        recipe: Recipe,
-        rng: Rng,
-        sampler: Sampler | None = None,
-        objective: Objective | None = None,
-        surgery: Surgery | None = None,
-        keep: Keep | None = None,
-    ) -> Fit:
-        """Train `model` in place; see `evenloop.fit.fit`."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class World:
-    """Everything a loop may look at: the train side, never the audit split.
-
-    Attributes:
-        data: rows with the world's labels, in the run's random order.
-        by: the columns whose product defines the groups.
-        net: builds a fresh classifier from a stream.
-        recipe: how a model is trained.
-        nets: builders of other models by the name they have in `State.models`.
-        sampler, objective, surgery: builders of the seams used where a loop passes none.
-        extra: anything else a loop may need (sources, annotators), by name.
-        keep_order: whether `data` is taken in the order given (it is random already, or means
-            something); by default a run shuffles it once, with its own seed.
-        trainer, keep: who trains and where progress is kept; set by the runner.
-    """
-
-    data: GroupedData
-    by: tuple[str, ...]
-    net: Net
-    recipe: Recipe
-    nets: Mapping[str, Net] = field(default_factory=dict)
-    sampler: Callable[[], Sampler] | None = None
-    objective: Callable[[], Objective] | None = None
-    surgery: Callable[[], Surgery] | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
-    keep_order: bool = False
-    trainer: Trainer = fit
-    keep: Keep | None = None
-
-    def groups(self, data: GroupedData) -> GroupIndex:
-        """The cells of training rows; where groups are classes, those of the labels given.
-
-        People's labels of rows that a model labelled are not known to a learner.
-        """
-        return GroupIndex.of(data, tuple(LABEL if name == TRUTH else name for name in self.by))
-
-    def unused(self, data: GroupedData) -> Tensor:
-        """(M,) positions of the world's rows that are not in `data`, in the world's order."""
-        return self.data.without(data.row)
-
-    def fit(
-        self,
-        model: nn.Module,
-        data: GroupedData,
-        *,
-        rng: Rng,
-        recipe: Recipe | None = None,
-        sampler: Sampler | None = None,
-        objective: Objective | None = None,
-        surgery: Surgery | None = None,
-    ) -> Fit:
-        """Train `model` on `data` with this world's recipe and seams where none is given."""
-        return self.trainer(
-            model,
-            data,
-            self.groups(data),
-            recipe=recipe or self.recipe,
-            rng=rng,
-            sampler=_given(sampler, self.sampler),
-            objective=_given(objective, self.objective),
-            surgery=_given(surgery, self.surgery),
-            keep=self.keep,
-        )
-
-    def build(self, name: str, rng: Rng) -> nn.Module:
-        """A fresh model of the kind called `name` in `State.models`."""
-        return self.nets.get(name, self.net)(rng)
-
-
-def _given(one: T | None, default: Callable[[], T] | None) -> T | None:
-    return one if one is not None or default is None else default()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,7 +56,7 @@ class Notes:
         alarms: sentences a person should read.
         stop: why no further round is possible, or None.
         samples: rows to show where they are not in the state's data: x, y, truth, origin, born and
-            row, as in `GroupedData`.
+            row, as in `GroupedData`; with structured labels also what they say in words.
         trained: the rows the classifier was trained on, where they are not the state's data.
     """
 
@@ -162,7 +65,7 @@ class Notes:
     moments: Mapping[str, Moments] = field(default_factory=dict)
     alarms: tuple[str, ...] = ()
     stop: str | None = None
-    samples: Mapping[str, Tensor] | None = None
+    samples: Mapping[str, Any] | None = None
     trained: GroupedData | None = None
 
 
@@ -184,6 +87,10 @@ class Loop(Protocol):
     def answer(self, logits: Tensor, rng: Rng) -> Tensor:
         """(N,) classes that a deployed model with these logits (N, C) says: the likeliest."""
         return logits.argmax(1)
+
+    def write(self, model: Writes, x: Tensor, rng: Rng) -> Tensor:
+        """(N, L) labels with structure that a deployed model writes: the likeliest."""
+        return model.write(x, LabelRule(), rng)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +130,11 @@ class Chain(Loop):
         """As the last loop that has its own way of answering, else the likeliest class."""
         own = [loop for loop in self.loops if type(loop).answer is not Loop.answer]
         return own[-1].answer(logits, rng) if own else logits.argmax(1)
+
+    def write(self, model: Writes, x: Tensor, rng: Rng) -> Tensor:
+        """As the last loop that has its own way of writing, else as any loop does."""
+        own = [loop for loop in self.loops if type(loop).write is not Loop.write]
+        return own[-1].write(model, x, rng) if own else Loop.write(self, model, x, rng)
 
 
 def chain(*loops: Loop) -> Chain:
@@ -294,11 +206,12 @@ def run(
     for round in range(len(record.rows), rounds):
         before = state.data
         state, notes = loop.step(world, state, round, root.at("round", round))
-        answer = partial(loop.answer, rng=root.at("answer", round))
-        row = _row(round, audit, answer, state, notes, record.rows, before)
+        row = _row(round, audit, _Answers(loop, root, round), state, notes, record.rows, before)
         broken = tuple(a for c in claims if (a := c.alarm([*record.rows, row])) is not None)
         row = replace(row, alarms=row.alarms + broken)
-        samples = notes.samples or _samples(state.data, before, root.at("show", round))
+        samples = notes.samples or _samples(
+            state.data, before, root.at("show", round), audit.reading
+        )
         record.append(row, state.data, state.models, state.extra, samples)
         if tell:
             tell(len(record.rows))
@@ -327,10 +240,26 @@ def _resume(record: Record, world: World, root: Rng) -> State | None:
     return State(kept.data, models, kept.extra)
 
 
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """What a deployed model says in one round, with the round's luck."""
+
+    loop: Loop
+    root: Rng
+    round: int
+
+    def classes(self, logits: Tensor) -> Tensor:
+        return self.loop.answer(logits, self.root.at("answer", self.round))
+
+    def labels(self, model: Any, x: Tensor) -> Tensor:
+        # One stream for all rounds: the same luck in each, so that what differs is the model.
+        return self.loop.write(model, x, self.root.at("answer"))
+
+
 def _row(
     round: int,
     audit: Audit,
-    answer: Callable[[Tensor], Tensor],
+    answers: _Answers,
     state: State,
     notes: Notes,
     earlier: Sequence[Row],
@@ -339,8 +268,13 @@ def _row(
     counts: dict[str, Counts] = {}
     moments: dict[str, Moments] = {}
     if "classifier" in state.models:
-        models = state.models
-        counts, moments = audit.tables(models["classifier"], answer, models.get("reference"))
+        models, rows = state.models, notes.trained or state.data
+        if audit.reading is None:
+            counts, moments = audit.tables(
+                models["classifier"], answers.classes, models.get("reference")
+            )
+        else:
+            counts, moments = audit.written(models["classifier"], answers.labels, rows)
     grew = bool(earlier) and state.data.extends(before)
     labels, statistics = audit.labels(state.data, len(before) if grew else 0)
     counts["train"] = earlier[-1].counts["train"] + labels if grew else labels
@@ -375,12 +309,20 @@ def _sizes(data: GroupedData, known: Mapping[str, int], start: int) -> dict[str,
     return {"train": len(data), **sizes}
 
 
-def _samples(data: GroupedData, before: GroupedData, rng: Rng) -> dict[str, Tensor] | None:
-    """A few of the round's new rows to look at, where rows are images."""
-    if data.x.dim() != 4:
+def _samples(
+    data: GroupedData, before: GroupedData, rng: Rng, reading: Reading | None
+) -> dict[str, Any] | None:
+    """A few of the round's new rows to look at, where rows are images or labels are texts."""
+    if data.x.dim() != 4 and reading is None:
         return None
     start = len(before) if data.extends(before) and len(data) > len(before) else 0
     few = torch.randperm(len(data) - start, generator=rng.gen())[:SHOWN].sort().values + start
     shown = data.take(few)
     names = ("x", "y", "truth", "origin", "born", "row")
-    return {name: shown.columns()[name].cpu() for name in names}
+    kept: dict[str, Any] = {name: shown.columns()[name].cpu() for name in names}
+    if reading is not None:
+        kept["shown"] = reading.show(shown.x, shown.y)
+        kept["shown_truth"] = reading.show(shown.x, shown.truth)
+        hidden = reading.hidden(shown.x, shown.y) | reading.hidden(shown.x, shown.truth)
+        kept["hidden"] = hidden.cpu()
+    return kept

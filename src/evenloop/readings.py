@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 from torch.nn.functional import pad
@@ -17,7 +17,7 @@ from torch.nn.functional import pad
 from evenloop.data import NOTHING, GroupedData, Structure
 from evenloop.seams import Objective, Sampler
 
-__all__ = ["Reading", "Statistic", "Structured", "padded"]
+__all__ = ["HasStructure", "Reading", "Statistic", "Structured", "padded"]
 
 Statistic = Callable[[Tensor, Tensor], Tensor]
 
@@ -71,6 +71,15 @@ class Structured:
     objective: Callable[[], Objective]
     sampler: Callable[[], Sampler] | None = None
     net: Mapping[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class HasStructure(Protocol):
+    """A source whose labels have structure."""
+
+    def structured(self) -> Structured:
+        """What it brings along; asked for after its rows were loaded."""
+        ...
 
 
 def padded(y: Tensor, structure: Structure) -> Tensor:

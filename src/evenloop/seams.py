@@ -125,7 +125,7 @@ class Objective(Protocol):
 class Separable(Protocol):
     """An objective that is a mean over units, so that a batch may be taken in parts."""
 
-    def weight(self, y: Tensor) -> Tensor:
+    def units(self, y: Tensor) -> Tensor:
         """Scalar: how many units (rows, tokens) the loss of labels `y` is the mean over."""
         ...
 

@@ -11,28 +11,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import inf
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from evenloop.counts import Counts
 from evenloop.data import GroupedData
 from evenloop.fit import predict
 from evenloop.loop import Loop, Notes, State, World
+from evenloop.readings import padded
 from evenloop.rng import Rng
+from evenloop.seams import LabelRule, Writes
 from evenloop.shares import Measured, share_bias
 
 __all__ = ["Relabel", "write_labels"]
 
 ABSTAIN = -1
+OF_CLASSES = ("argmax", "sample")
 CHOICES = {
-    "label_rule": ("argmax", "sample"),
+    "label_rule": (*OF_CLASSES, "nucleus", "beam", "marginal"),
     "abstained": ("human", "drop"),
     "train_on": ("all", "subsample", "latest"),
 }
-Rule = Literal["argmax", "sample"] | Callable[[Tensor, torch.Generator], Tensor]
+Rule = (
+    Literal["argmax", "sample", "nucleus", "beam", "marginal"]
+    | Callable[[Tensor, torch.Generator], Tensor]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,9 @@ class Relabel(Loop):
         human: rows a round labelled by people, m.
         machine: rows a round labelled by the newest model, k.
         label_rule: "argmax", "sample" (a draw from the model's probabilities), or a function from
-            probabilities (k, C) and a generator to codes (k,), -1 where the model abstains.
+            probabilities (k, C) and a generator to codes (k,), -1 where the model abstains. Texts
+            know "argmax" (greedy), "sample", "nucleus" and "beam", frames "argmax", "marginal" and
+            "sample"; see `LabelRule`.
         temperature: logits are divided by it before the softmax; towards 0 sampling is argmax.
         threshold: the model abstains where its largest probability is below this.
         abstained: who takes those rows: "human" labels them, "drop" leaves them unlabelled.
@@ -52,6 +59,10 @@ class Relabel(Loop):
         track: class whose share is monitored on the newly human-labelled rows.
         top_up: further human rows asked for in a round whose monitored bias is above the bound.
         trains: False when another loop of a chain trains the labeller.
+        top_p: probability the nucleus of a text's next token holds.
+        beams, length_penalty: hypotheses of a beam search, and the power of their length by which
+            their log-probability is divided.
+        max_new_tokens: most tokens of a written text.
     """
 
     n0: int = 50
@@ -65,6 +76,10 @@ class Relabel(Loop):
     track: int | str | None = None
     top_up: int = 0
     trains: bool = True
+    top_p: float = 0.9
+    beams: int = 10
+    length_penalty: float = 1.0
+    max_new_tokens: int = 20
 
     def __post_init__(self) -> None:
         for name, known in CHOICES.items():
@@ -79,17 +94,29 @@ class Relabel(Loop):
             raise ValueError("human=0 and machine=0 add nothing: every round would be the first")
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"threshold is a probability in [0, 1], got {self.threshold}")
-        if not 0 < self.temperature < inf:
-            raise ValueError(f"temperature must be above 0 and finite, got {self.temperature}")
+        self.rule()  # checks temperature, top_p, beams and max_new_tokens
         if self.top_up and (self.track is None or not self.human):
             raise ValueError("top_up needs track= (a class) and human= above 0 to monitor its bias")
         if self.top_up and self.train_on == "latest":
             raise ValueError("top_up follows labels that stay; use train_on=all or subsample")
 
+    def rule(self) -> LabelRule:
+        """How labels with structure are written; the likeliest where the rule is a function."""
+        kind = "argmax" if callable(self.label_rule) else self.label_rule
+        return LabelRule(
+            kind,
+            self.temperature,
+            self.top_p,
+            self.beams,
+            self.length_penalty,
+            self.max_new_tokens,
+        )
+
     def init(self, world: World, start: State | None, rng: Rng) -> State:
         """S_0: n0 rows of the world, or what an earlier loop of a chain has gathered."""
         if self.track is not None:
             world.data.schema.klass(self.track)
+        self._check_labels(world)
         if start is not None:
             return start
         if self.n0 + self.human + self.machine > len(world.data):
@@ -118,11 +145,42 @@ class Relabel(Loop):
         written = write_labels(self, logits, rng)
         return written.where(written != ABSTAIN, logits.argmax(1))
 
+    def write(self, model: Writes, x: Tensor, rng: Rng) -> Tensor:
+        """(N, L) labels with structure under this loop's rule."""
+        return model.write(x, self.rule(), rng)
+
+    def _check_labels(self, world: World) -> None:
+        """Whether the rule is one for this world's labels.
+
+        Raises:
+            ValueError: it is not, or it asks for what only class labels have.
+        """
+        if world.data.schema.structure is None:
+            if self.label_rule not in OF_CLASSES and not callable(self.label_rule):
+                raise ValueError(
+                    f"label_rule={self.label_rule} writes texts or frames; this world's labels are "
+                    f"classes: choose from {', '.join(OF_CLASSES)}"
+                )
+            return
+        for name, off in (("threshold", 0.0), ("top_up", 0)):
+            if getattr(self, name) != off:
+                raise ValueError(
+                    f"{name}={getattr(self, name)} needs class labels; this world's have "
+                    f"structure: set {name}={off:g}"
+                )
+        if callable(self.label_rule):
+            raise ValueError("label_rule may be a function only where labels are classes")
+
     def _grow(self, world: World, state: State, round: int, rng: Rng) -> tuple[State, Notes]:
         labeller = state.models["classifier"]
         drawn, extra = _next_rows(world, state, self.human + self.machine)
         asked = world.data.take(drawn[: self.human]).as_of(round)
         shown = world.data.take(drawn[self.human :])
+        if world.data.schema.structure is not None:
+            written = self._written(labeller, shown, rng.at("label"))
+            grown = state.data.append(asked).append(shown.relabel(written, round=round))
+            values = {"human": len(asked), "machine": len(shown), "abstained": 0}
+            return State(grown, state.models, extra), Notes(values)
         written = write_labels(self, predict(labeller, shown.x), rng.at("label"))
         guessed = shown.take((written != ABSTAIN).nonzero().flatten())
         unsure = shown.take((written == ABSTAIN).nonzero().flatten()).as_of(round)
@@ -140,6 +198,13 @@ class Relabel(Loop):
             monitor["monitor"] = Counts.of(said, asked.truth, world.groups(asked), classes)
         notes, after = Notes(values, monitor), State(grown, state.models, extra)
         return self._top_up(world, state, after, round, notes) if self.top_up else (after, notes)
+
+    def _written(self, labeller: nn.Module, shown: GroupedData, rng: Rng) -> Tensor:
+        """(k, length) labels with structure that the labeller writes for these rows."""
+        structure = shown.schema.structure
+        if structure is None or not isinstance(labeller, Writes):
+            raise TypeError(f"{type(labeller).__name__} does not write labels with structure")
+        return padded(self.write(labeller, shown.x, rng), structure)
 
     def _top_up(
         self, world: World, before: State, after: State, round: int, notes: Notes

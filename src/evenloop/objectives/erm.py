@@ -32,6 +32,6 @@ class Erm(Objective):
         """Scalar mean cross-entropy of logits (B, C) against labels (B,)."""
         return cross_entropy(outputs, y, label_smoothing=self.label_smoothing)
 
-    def weight(self, y: Tensor) -> Tensor:
+    def units(self, y: Tensor) -> Tensor:
         """Scalar number of rows the loss of labels (B,) is the mean over."""
         return torch.full((), float(len(y)), device=y.device)

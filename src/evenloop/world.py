@@ -1,0 +1,115 @@
+"""What a loop may look at: the train side of a run, with who trains and what is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from torch import Tensor, nn
+
+from evenloop.data import GroupedData
+from evenloop.fit import Fit, Keep, fit
+from evenloop.groups import LABEL, TRUTH, GroupIndex
+from evenloop.recipe import Recipe
+from evenloop.rng import Rng
+from evenloop.seams import Objective, Sampler, Surgery
+
+__all__ = ["Net", "Trainer", "World"]
+
+Net = Callable[[Rng], nn.Module]
+T = TypeVar("T")
+
+
+class Trainer(Protocol):
+    """Whatever has the signature of `fit`: the plain loop, or one that stacks many seeds."""
+
+    def __call__(
+        self,
+        model: nn.Module,
+        data: GroupedData,
+        groups: GroupIndex,
+        *,
+        recipe: Recipe,
+        rng: Rng,
+        sampler: Sampler | None = None,
+        objective: Objective | None = None,
+        surgery: Surgery | None = None,
+        keep: Keep | None = None,
+    ) -> Fit:
+        """Train `model` in place; see `evenloop.fit.fit`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class World:
+    """Everything a loop may look at: the train side, never the audit split.
+
+    Attributes:
+        data: rows with the world's labels, in the run's random order.
+        by: the columns whose product defines the groups.
+        net: builds a fresh classifier from a stream.
+        recipe: how a model is trained.
+        nets: builders of other models by the name they have in `State.models`.
+        sampler, objective, surgery: builders of the seams used where a loop passes none.
+        extra: anything else a loop may need (sources, annotators), by name.
+        keep_order: whether `data` is taken in the order given (it is random already, or means
+            something); by default a run shuffles it once, with its own seed.
+        trainer, keep: who trains and where progress is kept; set by the runner.
+    """
+
+    data: GroupedData
+    by: tuple[str, ...]
+    net: Net
+    recipe: Recipe
+    nets: Mapping[str, Net] = field(default_factory=dict)
+    sampler: Callable[[], Sampler] | None = None
+    objective: Callable[[], Objective] | None = None
+    surgery: Callable[[], Surgery] | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    keep_order: bool = False
+    trainer: Trainer = fit
+    keep: Keep | None = None
+
+    def groups(self, data: GroupedData) -> GroupIndex:
+        """The cells of training rows; where groups are classes, those of the labels given.
+
+        People's labels of rows that a model labelled are not known to a learner.
+        """
+        return GroupIndex.of(data, tuple(LABEL if name == TRUTH else name for name in self.by))
+
+    def unused(self, data: GroupedData) -> Tensor:
+        """(M,) positions of the world's rows that are not in `data`, in the world's order."""
+        return self.data.without(data.row)
+
+    def fit(
+        self,
+        model: nn.Module,
+        data: GroupedData,
+        *,
+        rng: Rng,
+        recipe: Recipe | None = None,
+        sampler: Sampler | None = None,
+        objective: Objective | None = None,
+        surgery: Surgery | None = None,
+    ) -> Fit:
+        """Train `model` on `data` with this world's recipe and seams where none is given."""
+        return self.trainer(
+            model,
+            data,
+            self.groups(data),
+            recipe=recipe or self.recipe,
+            rng=rng,
+            sampler=_given(sampler, self.sampler),
+            objective=_given(objective, self.objective),
+            surgery=_given(surgery, self.surgery),
+            keep=self.keep,
+        )
+
+    def build(self, name: str, rng: Rng) -> nn.Module:
+        """A fresh model of the kind called `name` in `State.models`."""
+        return self.nets.get(name, self.net)(rng)
+
+
+def _given(one: T | None, default: Callable[[], T] | None) -> T | None:
+    return one if one is not None or default is None else default()

@@ -1,0 +1,221 @@
+"""Labels of several codes through the house: data, fit, loop, audit, record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from evenloop.audit import Audit
+from evenloop.counts import Moments
+from evenloop.data import NOTHING, GroupedData, Structure
+from evenloop.fit import fit
+from evenloop.groups import GroupIndex
+from evenloop.loop import World, run
+from evenloop.loops.relabel import Relabel
+from evenloop.models import build, seeded
+from evenloop.objectives.group_dro import GroupDRO
+from evenloop.readings import padded
+from evenloop.recipe import Recipe
+from evenloop.record import Record
+from evenloop.rng import Rng
+from evenloop.seams import LabelRule
+from tests.structured_kit import PAIRS, PairLoss, Pairs, Parity, pairs
+
+RECIPE = Recipe(lr=0.5, batch=16, epochs=4)
+
+
+def world(n: int = 200) -> World:
+    def net(rng: Rng) -> torch.nn.Module:
+        return seeded(Pairs, rng.seed)
+
+    return World(pairs(n), ("side",), net, RECIPE, objective=PairLoss)
+
+
+def audit() -> Audit:
+    return Audit(pairs(80, seed=1), ("side",), reading=Parity())
+
+
+LOOP = Relabel(n0=40, human=5, machine=15, label_rule="sample", track="odd")
+
+
+def test_labels_keep_their_shape_and_may_hold_nothing() -> None:
+    data = pairs(4)
+    assert data.y.shape == (4, 3)
+    assert data.y[:, 2].tolist() == [NOTHING] * 4
+    again = data.relabel(torch.full((4, 3), 2), round=3)
+    grown = data.append(again)
+    assert grown.y[4:].tolist() == [[2, 2, 2]] * 4
+    assert torch.equal(grown.truth[4:], data.truth)
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (torch.zeros(4).long(), r"y must have shape \(4, 3\)"),
+        (torch.full((4, 3), 5), "y holds 5..5, but its codes are 0..4"),
+        (torch.full((4, 3), -2), "y holds -2..-2"),
+    ],
+)
+def test_labels_of_another_kind_are_refused(y: torch.Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        pairs(4).relabel(y, round=1)
+
+
+def test_groups_by_label_are_refused_and_by_attribute_are_not() -> None:
+    data = pairs(4)
+    assert GroupIndex.of(data, ["side"]).size == 2
+    with pytest.raises(ValueError, match="by=truth needs labels that are classes"):
+        GroupIndex.of(data, ["truth"])
+
+
+def test_padding_fills_and_says_what_does_not_fit() -> None:
+    structure = Structure(3, 9)
+    assert padded(torch.tensor([[4]]), structure).tolist() == [[4, -1, -1]]
+    assert padded(torch.tensor([[4, 1, 2, -1]]), structure).tolist() == [[4, 1, 2]]
+    with pytest.raises(ValueError, match="a label of 4 places was written where 3 fit"):
+        padded(torch.tensor([[4, 1, 2, 3]]), structure)
+
+
+def test_parts_of_a_batch_give_the_gradient_of_the_whole() -> None:
+    data = pairs(50)
+    nets = []
+    for micro in (None, 7):
+        net = seeded(Pairs, 3)
+        recipe = Recipe(
+            lr=0.5, momentum=0.9, batch=16, epochs=2, precision="fp64", micro_batch=micro
+        )
+        done = fit(
+            net, data, GroupIndex.of(data), recipe=recipe, rng=Rng.of(0), objective=PairLoss()
+        )
+        nets.append((net.heads.weight, done.losses))
+    assert torch.allclose(nets[0][0], nets[1][0], rtol=0, atol=1e-12)
+    assert np.allclose(nets[0][1], nets[1][1], rtol=0, atol=1e-12)
+
+
+def test_parts_are_refused_where_the_objective_looks_at_the_whole_batch() -> None:
+    rows = GroupedData.of(torch.eye(4), [0, 1, 0, 1], {}, type(PAIRS)(("a", "b")))
+    net = build("logistic", features=4, classes=2, seed=0)
+    with pytest.raises(ValueError, match="micro_batch=2 needs an objective that is a mean"):
+        fit(
+            net,
+            rows,
+            GroupIndex.of(rows),
+            recipe=Recipe(micro_batch=2),
+            rng=Rng.of(0),
+            objective=GroupDRO(),
+        )
+
+
+class TestRun:
+    """The loop from its first rows to its record."""
+
+    def test_counts_statistics_and_comparisons_are_those_of_the_written_labels(self) -> None:
+        record = run(LOOP, world(), audit(), rounds=3)
+        assert [row.sizes["train"] for row in record.rows] == [40, 60, 80]
+        row = record.rows[-1]
+        assert row.counts["audit"].total == 80
+        assert row.counts["train"].total == 80
+        assert row.sizes["relabelled"] == 30
+        truth = pairs(80, seed=1).truth
+        first = row.moments["audit.first code.truth"].table.sum(0)
+        assert first[:2].tolist() == [80.0, float(truth[:, 0].sum())]
+        odd = row.moments["audit.second if odd.truth"].table.sum(0)
+        assert odd[0] == int((truth[:, 0] % 2).sum())
+        assert row.moments["train.first code"].table[:, 0].sum() == 80
+        assert row.moments["audit.right"].groups == ("left", "right")
+        assert row.moments["audit.right.all"].groups == ("all",)
+        assert row.moments["audit.loss.all"].table[0, 0] == 80
+
+    def test_the_model_learns(self) -> None:
+        first = run(LOOP, world(), audit(), rounds=1).rows[0].moments["audit.right.all"].table[0]
+        assert first[1] / first[0] > 0.3  # chance is 0.2
+
+    def test_a_run_continued_is_the_run_uninterrupted(self, tmp_path: Path) -> None:
+        manifest = {"config": {}, "seed": 0}
+        whole = Record.open(tmp_path / "whole", manifest)
+        run(LOOP, world(), audit(), rounds=4, record=whole)
+        for rounds in (2, 4):
+            run(
+                LOOP,
+                world(),
+                audit(),
+                rounds=rounds,
+                record=Record.open(tmp_path / "cut", manifest),
+            )
+        lines = [(tmp_path / name / "rows.jsonl").read_bytes() for name in ("whole", "cut")]
+        assert lines[0] == lines[1]
+
+    def test_rows_to_show_are_in_words(self, tmp_path: Path) -> None:
+        record = Record.open(tmp_path, {"config": {}, "seed": 0})
+        run(LOOP, world(), audit(), rounds=2, record=record)
+        kept = torch.load(tmp_path / "samples" / "00001.pt", weights_only=True)
+        assert len(kept["shown"]) == len(kept["y"]) == len(kept["hidden"])
+        assert kept["shown_truth"][0] == " ".join(map(str, kept["truth"][0, :2].tolist()))
+
+    def test_argmax_and_sampled_labels_differ(self) -> None:
+        argmax = Relabel(n0=40, human=5, machine=15, label_rule="argmax")
+        a = run(argmax, world(), audit(), rounds=1).rows[0].counts["audit"].table
+        b = run(LOOP, world(), audit(), rounds=1).rows[0].counts["audit"].table
+        assert not np.array_equal(a, b)
+
+
+class TestWrongInput:
+    """Each guard stops what is wrong and passes what is right."""
+
+    def test_rules_of_texts_need_texts(self) -> None:
+        classes = World(
+            GroupedData.of(torch.eye(90), [0, 1] * 45, {}, type(PAIRS)(("a", "b"))),
+            (),
+            lambda rng: build("logistic", features=90, classes=2, seed=rng.seed),
+            RECIPE,
+        )
+        with pytest.raises(ValueError, match="label_rule=nucleus writes texts or frames"):
+            Relabel(label_rule="nucleus").init(classes, None, Rng.of(0))
+        assert len(Relabel(label_rule="sample").init(classes, None, Rng.of(0)).data) == 50
+
+    @pytest.mark.parametrize(("field", "value"), [("threshold", 0.5), ("top_up", 3)])
+    def test_what_only_class_labels_have_is_refused(self, field: str, value: float) -> None:
+        loop = Relabel(**{"track": "odd", field: value})  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=f"{field}={value} needs class labels"):
+            loop.init(world(), None, Rng.of(0))
+
+    def test_an_audit_of_structured_labels_needs_a_reading(self) -> None:
+        with pytest.raises(ValueError, match="need a reading="):
+            Audit(pairs(5))
+
+    @pytest.mark.parametrize(
+        ("fields", "message"),
+        [
+            ({"kind": "best"}, "label_rule has no 'best'"),
+            ({"temperature": 0.0}, "temperature must be above 0"),
+            ({"top_p": 0.0}, r"top_p is a probability in \(0, 1\]"),
+            ({"beams": 0}, "beams must be a whole number from 1 on"),
+            ({"max_new_tokens": 1.5}, "max_new_tokens must be a whole number"),
+        ],
+    )
+    def test_rules_are_checked(self, fields: dict[str, object], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            LabelRule(**fields)  # type: ignore[arg-type]
+
+
+def test_a_ratio_counts_items_and_has_the_spread_of_a_ratio_of_means() -> None:
+    rng = np.random.default_rng(0)
+    weights = rng.integers(1, 9, 4_000).astype(float)
+    values = rng.normal(weights, 1.0)
+    one = GroupIndex(torch.zeros(4_000).long(), ("all",))
+    table = Moments.of_ratio(torch.tensor(values), torch.tensor(weights), one).table[0]
+    mean = table[1] / table[0]
+    assert np.isclose(mean, (weights * values).sum() / weights.sum())
+    error = np.sqrt((table[2] / table[0] - mean**2) / table[0])
+    draws = [rng.integers(0, 4_000, 4_000) for _ in range(400)]
+    ratios = [(weights[d] * values[d]).sum() / weights[d].sum() for d in draws]
+    assert np.isclose(error, np.std(ratios), rtol=0.15)
+
+
+def test_items_without_weight_and_absent_groups_have_no_say() -> None:
+    groups = GroupIndex(torch.tensor([0, 0]), ("a", "b"))
+    table = Moments.of_ratio(torch.tensor([1.0, 9.0]), torch.tensor([3.0, 0.0]), groups).table
+    assert table.tolist() == [[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]
