@@ -73,7 +73,7 @@ def controller(
         model or linear(2),
         ratios or Ratios(cells),
         options.pop("objective", RatioObjective(accuracy_weight=weight)),
-        Validation(x, cells),
+        options.pop("val", Validation(x, cells)),
         generator=gen(seed),
         **options,
     )

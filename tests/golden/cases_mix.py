@@ -94,7 +94,8 @@ def controller(case: Case, lr: float = 0.005) -> RatioController:
 
 def hypergradient(case: Case) -> Any:
     control = controller(case)
-    x, held = control._fetch(torch.arange(len(control.val.cells))), control.val.cells
+    held = control.held.cells
+    x = control.held.fetch(torch.arange(len(held)), control.model)
     losses = row_losses(control.model(x), held.label)
     shares, pi = control.ratios.shares, held.share.sum(1, keepdim=True)
     count = held.counts.double()
@@ -124,7 +125,7 @@ def hypergradient(case: Case) -> Any:
 def report_weights(control: RatioController, losses: Tensor, held: CellIndex) -> Tensor:
     real = held.source == 0
     statistics = losses.detach()[real, None]
-    return control.objective.at(statistics, held.cell[real], held.shape).weight.sum(1)
+    return control.sight.objective.at(statistics, held.cell[real], held.shape).weight.sum(1)
 
 
 def update(control: RatioController) -> UpdateReport:

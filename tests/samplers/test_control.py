@@ -30,8 +30,7 @@ def one_step(model: nn.Module, x: Tensor, y: Tensor, optimizer: torch.optim.Opti
 def test_generated_rows_equal_to_real_ones_leave_mu_alone():
     x, cells = problem()
     half = len(x) // 2
-    control = controller(draw="all")
-    control.val = Validation(torch.cat([x[:half], x[:half]]), cells)
+    control = controller(draw="all", val=Validation(torch.cat([x[:half], x[:half]]), cells))
     assert control.step().g_b.abs().max() < 1e-14
 
 
@@ -39,8 +38,8 @@ def test_with_mu_one_generated_rows_do_not_matter_for_lambda():
     x, cells = problem()
     reports = []
     for scale in (1.0, 50.0):
-        control = controller(ratios=Ratios(cells, mu_init=1.0), draw="all")
-        control.val = Validation(torch.cat([x[:120], x[120:] * scale]), cells)
+        val = Validation(torch.cat([x[:120], x[120:] * scale]), cells)
+        control = controller(ratios=Ratios(cells, mu_init=1.0), draw="all", val=val)
         reports.append(control.step())
     torch.testing.assert_close(reports[0].g_a, reports[1].g_a, rtol=0, atol=0)
 
@@ -64,10 +63,10 @@ def test_only_the_widest_pair_enters_without_accuracy():
 
 def test_equal_cells_give_no_gradient():
     _, cells = problem()
-    control = controller(linear(2), draw="all", accuracy_weight=0.0)
-    control.val = Validation(torch.ones(len(cells), 3, dtype=F64), cells)
+    val = Validation(torch.ones(len(cells), 3, dtype=F64), cells)
+    control = controller(linear(2), draw="all", accuracy_weight=0.0, val=val)
     report = control.step()
-    within = control.objective.at(torch.ones(8, 1), torch.arange(8) % 4, (2, 2))
+    within = control.sight.objective.at(torch.ones(8, 1), torch.arange(8) % 4, (2, 2))
     assert report.g_a.abs().max() < 1e-14
     assert within.weight.abs().max() == 0
 
@@ -193,12 +192,52 @@ def test_a_first_batch_of_one_row_moves_only_what_it_knows():
     assert report.g_b.abs().max() < 1e-15
 
 
+def test_reused_features_of_an_unchanged_model_are_those_of_new_passes():
+    x, cells = problem()
+    passes = []
+
+    def rows_fetched(rows: Tensor) -> Tensor:
+        passes.append(len(rows))
+        return x[rows]
+
+    control = controller(reuse=3, per_cell=6, val=Validation(rows_fetched, cells))
+    del passes[:]  # the search for the head
+    for _ in range(3):
+        control.step()
+    assert passes == [48, 16, 16]  # then a third of the 6 rows of 8 places
+    rows, features, logits = control.held.look(
+        control.held.draw()[0], control.sight.tap, lambda rows: rows
+    )
+    assert len(rows) == 48
+    assert (cells.source[rows].diff() >= 0).all()
+    torch.testing.assert_close(features, x[rows])
+    torch.testing.assert_close(logits, control.model(x[rows]))
+
+
+def test_reused_features_meet_the_present_head():
+    control = controller(reuse=2, per_cell=4)
+    control.step()
+    with torch.no_grad():
+        control.model.weight.mul_(-3.0)
+    _, features, logits = control.held.look(
+        control.held.draw()[0], control.sight.tap, lambda rows: rows
+    )
+    torch.testing.assert_close(logits, control.model(features))
+
+
+def test_only_the_cheap_way_reuses_unless_asked():
+    assert controller().held.reuse == 1
+    assert controller(inner_data="train_batch").held.reuse == 2
+    assert controller(inner_data="train_batch", draw="all").held.reuse == 1
+    assert controller(inner_data="train_batch", reuse=1).held.reuse == 1
+
+
 @pytest.mark.parametrize("draw", ["stratified", "uniform", "all"])
 def test_every_draw_holds_every_cell(draw):
     control = controller(draw=draw, per_cell=3, size=20)
     for _ in range(5):
-        rows = control._rows.draw()
-        places = torch.bincount(control.val.cells.place[rows], minlength=8)
+        rows = control.held.draws.draw()
+        places = torch.bincount(control.held.cells.place[rows], minlength=8)
         assert (places > 0).all()
         assert len(rows) == {"stratified": 24, "uniform": 40, "all": 240}[draw]
 
@@ -233,9 +272,7 @@ def test_validation_takes_datasets_and_functions():
     x, cells = problem()
     reports = []
     for source in (x, TensorDataset(x, cells.label), lambda rows: x[rows]):
-        control = controller(draw="all")
-        control.val = Validation(source, cells)
-        reports.append(control.step())
+        reports.append(controller(draw="all", val=Validation(source, cells)).step())
     assert torch.equal(reports[0].g_a, reports[1].g_a)
     assert torch.equal(reports[0].g_a, reports[2].g_a)
 
@@ -248,7 +285,7 @@ def test_mixed_precision_features_are_widened():
             Validation(x.float(), cells), generator=gen(),
         )  # fmt: skip
         report = control.step()
-    assert control.tap.look(x[:2].float())[1].dtype == torch.float32
+    assert control.sight.tap.look(x[:2].float())[1].dtype == torch.float32
     assert report.aligned.isfinite().all()
 
 
@@ -258,8 +295,7 @@ def test_mixed_precision_features_are_widened():
 def test_nan_loss_names_the_cell():
     x, cells = problem()
     x[cells.place == 2] = torch.nan
-    control = controller()
-    control.val = Validation(x, cells)
+    control = controller(val=Validation(x, cells))
     with pytest.raises(ValueError, match=re.escape("'1 | 0' is not finite at update 1")):
         control.step()
 
@@ -277,6 +313,9 @@ def test_nan_loss_names_the_cell():
         ({"head": "nothing"}, "not a linear layer"),
         ({"parameters": ["nothing"]}, "no parameters"),
         ({"parameters": ["weight"], "hessian": "cg"}, "works with hessian='identity'"),
+        ({"parameters": ["weight"], "reuse": 2}, "reuse=1"),
+        ({"reuse": 0}, "reuse must be at least 1, got 0"),
+        ({"reuse": 2, "draw": "all"}, "works with draw='stratified', got draw='all'"),
     ],
 )
 def test_bad_options_are_refused(options, text):

@@ -13,7 +13,7 @@ from evenloop.data import Attribute, GroupedData, Origin, Schema
 from evenloop.groups import GroupIndex
 from evenloop.rng import Rng
 from evenloop.samplers.cells import CellIndex
-from evenloop.samplers.ratios import RatioBatchSampler, Ratios, cell_counts
+from evenloop.samplers.ratios import RatioBatchSampler, Ratios, Validation, cell_counts
 from evenloop.samplers.rounding import Pools, whole
 from evenloop.seams import Batch, Seen
 from mix_kit import F64, controller, distributed, gen, problem
@@ -208,19 +208,16 @@ def test_relabelling_the_groups_permutes_everything():
     swapped = CellIndex(cells.label, 1 - cells.group, cells.source)
     reports = []
     for index in (cells, swapped):
-        from evenloop.samplers.validation import Validation
-
-        control = controller(ratios=Ratios(index), draw="all")
-        control.val = Validation(x, index)
-        control._rows.cells = index
+        control = controller(ratios=Ratios(index), draw="all", val=Validation(x, index))
         reports.append(control.step())
     for name in ("lam", "mix", "table", "aligned", "g_a", "g_b"):
         torch.testing.assert_close(getattr(reports[0], name), getattr(reports[1], name).flip(-1))
 
 
-def test_resuming_inside_an_epoch_is_bit_identical():
+@pytest.mark.parametrize("reuse", [1, 3])
+def test_resuming_inside_an_epoch_is_bit_identical(reuse):
     def build() -> tuple[RatioBatchSampler, object]:
-        control = controller(per_cell=5)
+        control = controller(per_cell=5, reuse=reuse)
         cells = control.ratios.cells
         return RatioBatchSampler(
             cells, control.ratios, 10, generator=gen(7), controller=control

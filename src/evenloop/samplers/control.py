@@ -1,34 +1,26 @@
 """One update of the ratios: look at real held-out rows, ask every cell whether it helps, move.
 
 Roh, Nie, Huang, Whang, Vahdat, Anandkumar (2023), "Dr-Fairness: Dynamic Data Ratio Adjustment for
-Fair Training on Real and Generated Data", TMLR. Stratified draws, training-batch alignments,
-schedules and other Hessians than the identity are ours.
+Fair Training on Real and Generated Data", TMLR. Stratified draws, schedules and the entropy term
+are ours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
+from evenloop.samplers.alignments import Alignments, InnerData
 from evenloop.samplers.cells import REAL
-from evenloop.samplers.head import HeadTap, evaluating
-from evenloop.samplers.hypergradient import (
-    Hessian,
-    alignment,
-    head_alignment,
-    head_direction,
-    head_hessian_product,
-    share_gradient,
-    solve,
-)
+from evenloop.samplers.head import HeadTap
+from evenloop.samplers.held_out import HeldOut
+from evenloop.samplers.hypergradient import Hessian, share_gradient
 from evenloop.samplers.outer import Outer, RatioObjective
 from evenloop.samplers.shares import Ratios, UpdateReport
-from evenloop.samplers.validation import Draw, Draws, Validation
+from evenloop.samplers.validation import Draw, Validation
 
 __all__ = ["RatioController", "UpdateReport"]
 
@@ -38,7 +30,39 @@ class RatioController:
 
     Call `step` once for every training batch, next to the optimiser's step. The model's mode and
     its gradients are as before afterwards; nothing is kept from one update to the next but the
-    optimiser's two moments and a running alignment of each cell.
+    optimiser's two moments, a running alignment of each cell, and features that are reused.
+
+    Args:
+        model: called as model(x) -> logits (n, O) or (n,).
+        ratios: the shares to move, of the training rows.
+        objective: what is to become small.
+        val: held-out rows; real ones decide the objective, generated ones tell how training on
+            generated data would act (not needed with `inner_data="train_batch"`).
+        generator: draws the held-out rows; equal on all processes when distributed.
+        head: the last linear layer, or "auto".
+        parameters: names of the parameters to differentiate instead of the head's.
+        hessian: see `solve`; other than "identity" on the head only.
+        hessian_options: `steps`, `damping`, `rate` of `solve`.
+        every: training steps between updates.
+        warmup: training steps before the first update.
+        lr: step on the logits; with Adam about the distance each logit moves per update.
+        schedule: update number -> factor on `lr`.
+        optimizer: "adam" or "sgd".
+        entropy: weight of a pull of both shares towards uniform.
+        draw: "stratified" (`per_cell` rows of each cell and source, reweighted by true shares),
+            "uniform" (`size` rows of each source, redrawn until no cell is missing), or "all" rows.
+        per_cell: rows per cell and source that a stratified update looks at.
+        size: rows per source of a uniform draw.
+        reuse: updates that the features of a stratified draw serve (see `HeldOut`). None is 2 with
+            `inner_data="train_batch"`, where held-out rows are all that an update costs, else 1.
+        chunk: rows per forward pass; all at once when None.
+        inner_data: which rows' alignments are taken: held-out ones, or those of the batch just
+            trained on, whose features cost nothing.
+        freeze_norm: leave the model in eval mode after an update, as the published code did.
+        distributed: rows are split over the processes of the default group and sums added up.
+
+    Raises:
+        ValueError: an option out of range, named with its value.
 
     >>> from evenloop.models import build
     >>> from evenloop.samplers.cells import CellIndex
@@ -80,78 +104,38 @@ class RatioController:
         draw: Draw = "stratified",
         per_cell: int = 16,
         size: int = 128,
+        reuse: int | None = None,
         chunk: int | None = None,
-        inner_data: Literal["validation", "train_batch"] = "validation",
+        inner_data: InnerData = "validation",
         freeze_norm: bool = False,
         distributed: bool = False,
     ) -> None:
-        """A controller of `ratios`.
-
-        Args:
-            model: called as model(x) -> logits (n, O) or (n,).
-            ratios: the shares to move, of the training rows.
-            objective: what is to become small.
-            val: held-out rows; real ones decide the objective, generated ones tell how training
-                on generated data would act (not needed with `inner_data="train_batch"`).
-            generator: draws the held-out rows; equal on all processes when distributed.
-            head: the last linear layer, or "auto".
-            parameters: names of the parameters to differentiate instead of the head's.
-            hessian: see `solve`; other than "identity" on the head only.
-            hessian_options: `steps`, `damping`, `rate` of `solve`.
-            every: training steps between updates.
-            warmup: training steps before the first update.
-            lr: step on the logits; with Adam about the distance each logit moves per update.
-            schedule: update number -> factor on `lr`.
-            optimizer: "adam" or "sgd".
-            entropy: weight of a pull of both shares towards uniform.
-            draw: "stratified" (`per_cell` rows of each cell and source, reweighted by true
-                shares), "uniform" (`size` rows of each source, redrawn until no cell is missing),
-                or "all" rows.
-            per_cell: rows per cell and source of a stratified draw.
-            size: rows per source of a uniform draw.
-            chunk: rows per forward pass; all at once when None.
-            inner_data: which rows' alignments are taken: held-out ones, or those of the batch just
-                trained on, whose features cost nothing.
-            freeze_norm: leave the model in eval mode after an update, as the published code did.
-            distributed: rows are split over the processes of the default group and sums added up.
-
-        Raises:
-            ValueError: an option out of range, named with its value.
-        """
         _check_options(every, warmup, lr, per_cell, size, entropy)
-        if val.cells.shape != ratios.cells.shape:
-            raise ValueError(
-                f"val has {val.cells.shape} labels x groups, the training rows "
-                f"{ratios.cells.shape}: index both with the same classes= and groups="
-            )
-        if inner_data not in ("validation", "train_batch"):
-            raise ValueError(
-                f"inner_data must be 'validation' or 'train_batch', got {inner_data!r}"
-            )
-        if parameters is not None and (hessian != "identity" or inner_data != "validation"):
-            raise ValueError(
-                "parameters= works with hessian='identity' and inner_data='validation'; "
-                f"got {hessian!r} and {inner_data!r}"
-            )
         if optimizer not in ("adam", "sgd"):
             raise ValueError(f"optimizer must be 'adam' or 'sgd', got {optimizer!r}")
-        self.model, self.ratios, self.objective, self.val = model, ratios, objective, val
-        self.tap = HeadTap(model, head)
-        self.parameters = tuple(parameters) if parameters is not None else None
-        self.hessian, self.hessian_options = hessian, dict(hessian_options or {})
+        if reuse is None:
+            reuse = 2 if inner_data == "train_batch" and draw == "stratified" else 1
+        self.model, self.ratios, self.generator = model, ratios, generator
+        self.held = HeldOut(val, draw, per_cell, size, generator, reuse=reuse, chunk=chunk)
+        self.sight = Alignments(
+            model,
+            ratios,
+            objective,
+            self.held,
+            HeadTap(model, head),
+            tuple(parameters) if parameters is not None else None,
+            hessian,
+            dict(hessian_options or {}),
+            inner_data,
+            distributed,
+        )
         self.every, self.warmup, self.lr, self.schedule = every, warmup, lr, schedule
-        self.entropy, self.inner_data, self.chunk = entropy, inner_data, chunk
-        self.freeze_norm, self.distributed, self.generator = freeze_norm, distributed, generator
-        self._rows = Draws(val.cells, draw, per_cell, size, generator)
+        self.entropy, self.freeze_norm = entropy, freeze_norm
         logits, kind = [ratios.a, ratios.b], {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
         self.optimizer: torch.optim.Optimizer = kind[optimizer](logits, lr=lr, fused=True)
         self.steps = self.updates = 0
         shape = (ratios.cells.sources, *ratios.cells.shape)
         self._aligned = torch.full(shape, torch.nan, dtype=torch.float64)
-        if self.parameters is None:
-            self.tap.look(self._fetch(torch.arange(1)))  # find the head before it is needed
-        else:
-            _subset(model, self.parameters)
 
     def step(self, rows: Tensor | None = None, *, lag: int = 0) -> UpdateReport | None:
         """Count a training step; update the ratios if one is due, else return None.
@@ -169,108 +153,14 @@ class RatioController:
         past = self.steps - 1 - self.warmup
         if past < 0 or past % self.every:
             return None
-        inner = self._inner_batch(rows) if self.inner_data == "train_batch" else None
-        drawn = self._rows.draw(REAL if inner is not None else None)
-        share = self._rows.shares_of(drawn)
-        outer, total, count = self._look(drawn, inner, share)
+        seen = self.sight.look(rows)
         if self.freeze_norm:
             self.model.eval()
-        return self._move(share, outer, total, count, lag)
-
-    def _inner_batch(self, rows: Tensor | None) -> _Rows:
-        """Features, logits, labels and places of the batch just trained on."""
-        if rows is None:
-            raise ValueError("inner_data='train_batch' needs rows=, the rows of the batch")
-        features, logits = self.tap.trained()
-        if len(rows) != len(logits):
-            raise ValueError(f"rows has {len(rows)} entries, the batch just trained {len(logits)}")
-        cells, rows, device = self.ratios.cells, rows.cpu(), logits.device
-        return _Rows(features, logits, cells.label[rows].to(device), cells.place[rows].to(device))
-
-    def _fetch(self, rows: Tensor) -> Tensor:
-        like, x = next(self.model.parameters()), self.val.fetch(rows)
-        return x.to(like.device, like.dtype if x.is_floating_point() else None)
+        return self._move(seen.share, seen.outer, seen.total, seen.count, lag)
 
     def close(self) -> None:
         """Stop watching the model's head; the controller cannot be used afterwards."""
-        self.tap.close()
-
-    def _look(
-        self, drawn: Tensor, inner: _Rows | None, share: Tensor
-    ) -> tuple[Outer, Tensor, Tensor]:
-        """The outer objective and the alignment sums and counts (S*C*G,)."""
-        if self.distributed:
-            drawn = drawn[dist.get_rank() :: dist.get_world_size()]
-        cells, objective = self.val.cells, self.objective
-        x = self._fetch(drawn)
-        y, place = cells.label[drawn].to(x.device), cells.place[drawn].to(x.device)
-        real = int((cells.source[drawn] == REAL).sum())  # rows come in source order
-        places, shape = self._aligned.numel(), cells.shape
-        reduce = self._sum if self.distributed else None
-        kept: list[Outer] = []
-
-        def slope(logits: Tensor) -> Tensor:
-            statistics = objective.statistics(logits, y[:real])
-            outer = objective.at(statistics, place[:real], shape, share, reduce)
-            kept.append(outer)
-            return objective.logit_weights(logits, y[:real], outer.weight)
-
-        if self.parameters is not None:
-            subset = _subset(self.model, self.parameters)
-            with evaluating(self.model):
-                total, count = alignment(
-                    self.model, subset, x[:real], slope, x, y, place, places, reduce=reduce
-                )
-        else:
-            features, logits = self.tap.look(x, self.chunk)
-            v_w, v_b = head_direction(features[:real], slope(logits[:real]))
-            if inner is None:
-                inner = _Rows(features, logits, y, place)
-            v = torch.cat([v_w.flatten(), v_b])
-            if reduce is not None:
-                reduce(v)
-            v = self._inverted(v, inner)
-            v_w, v_b = v[: v_w.numel()].view_as(v_w), v[v_w.numel() :]
-            total, count = head_alignment(
-                inner.features, inner.logits, inner.y, inner.place, v_w, v_b, places
-            )
-        if reduce is not None:
-            reduce(total)
-            reduce(count)
-        return kept[0], total, count
-
-    def _inverted(self, v: Tensor, inner: _Rows) -> Tensor:
-        """Return v after the approximate inverse Hessian of the training objective."""
-        if self.hessian == "identity":
-            return v
-        count = torch.bincount(inner.place, minlength=self._aligned.numel()).to(v)
-        if self.distributed:
-            self._sum(count)
-        pi = self.ratios.quota(1.0)[:, None]
-        weight = (self.ratios.shares * pi).flatten().to(v) / count.clamp_min(1)
-        product = head_hessian_product(inner.features, inner.logits, weight[inner.place])
-
-        def whole(u: Tensor) -> Tensor:
-            out = product(u)
-            if self.distributed:
-                self._sum(out)
-            return out
-
-        options = self.hessian_options
-        return solve(
-            whole,
-            v,
-            self.hessian,
-            steps=int(options.get("steps", 10)),
-            damping=options.get("damping", 1e-3),
-            rate=options.get("rate", 0.1),
-        )
-
-    def _sum(self, values: Tensor) -> None:
-        whole = values.contiguous()  # a strided view would be reduced wrongly, without an error
-        dist.all_reduce(whole)
-        if whole is not values:
-            values.copy_(whole)
+        self.sight.tap.close()
 
     def _move(
         self, share: Tensor, outer: Outer, total: Tensor, count: Tensor, lag: int
@@ -320,9 +210,9 @@ class RatioController:
 
     def _check_finite(self, table: Tensor, fresh: Tensor, counted: Tensor) -> None:
         """Name the first cell whose loss or alignment is NaN or infinite though it has rows."""
-        names = self.val.cells.names
+        names = self.held.cells.names
         for what, bad in (
-            ("held-out loss", ~table.isfinite() & (self.val.cells.counts[REAL] > 0)),
+            ("held-out loss", ~table.isfinite() & (self.held.cells.counts[REAL] > 0)),
             ("alignment", (~fresh.isfinite() & counted).any(0)),
         ):
             if bool(bad.any()):
@@ -343,7 +233,8 @@ class RatioController:
                 str(k): {n: torch.as_tensor(t).clone() for n, t in v.items() if t is not None}
                 for k, v in moments.items()
             },
-            "pools": self._rows.pools.state_dict(),
+            "pools": self.held.draws.pools.state_dict(),
+            "kept": self.held.state_dict(),
             "generator": self.generator.get_state(),
         }
 
@@ -356,18 +247,9 @@ class RatioController:
             int(k): {n: t.clone() for n, t in v.items()} for k, v in state["moments"].items()
         }
         self.optimizer.load_state_dict(whole)
-        self._rows.pools.load_state_dict(state["pools"])
+        self.held.draws.pools.load_state_dict(state["pools"])
+        self.held.load_state_dict(state["kept"])
         self.generator.set_state(state["generator"])
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Rows:
-    """Rows whose alignment is asked: features (n, H), logits (n, O), labels and places (n,)."""
-
-    features: Tensor
-    logits: Tensor
-    y: Tensor
-    place: Tensor
 
 
 def _filled(aligned: Tensor, lam: Tensor, mix: Tensor) -> Tensor:
@@ -383,13 +265,6 @@ def _filled(aligned: Tensor, lam: Tensor, mix: Tensor) -> Tensor:
     in_label = (weight * in_cell).sum(1) / weight.sum(1).clamp_min(1e-300)
     in_cell = torch.where(seen, in_cell, in_label[:, None])
     return torch.where(known, aligned, in_cell)
-
-
-def _subset(model: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
-    have = dict(model.named_parameters())
-    if missing := [n for n in names if n not in have]:
-        raise ValueError(f"the model has no parameters {missing}; it has: {sorted(have)}")
-    return {n: have[n] for n in names}
 
 
 def _check_options(

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 __all__ = ["HeadTap", "evaluating"]
 
@@ -67,7 +68,16 @@ class HeadTap:
                 if False not in self._passes:
                     raise ValueError("the head is no part of the model's forward pass: check head=")
                 parts.append(self._passes.pop(False))
-        return _wide(torch.cat([p[0] for p in parts])), _wide(torch.cat([p[1] for p in parts]))
+        features, logits = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
+        return _wide(features), _wide(logits)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Logits (n, O) that the head gives features (n, H) now, without gradient."""
+        assert self.head is not None
+        with torch.no_grad():
+            weight, bias = self.head.weight, self.head.bias
+            bias = None if bias is None else bias.to(features.dtype)
+            return linear(features, weight.to(features.dtype), bias)
 
     def trained(self) -> tuple[Tensor, Tensor]:
         """Features and logits of the last pass with gradient, detached; each is given once.
