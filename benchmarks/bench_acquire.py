@@ -21,7 +21,7 @@ from evenloop.groups import GroupIndex
 from evenloop.heuristics.balanced import balanced_selection
 from evenloop.heuristics.posterior import MCDropout, score_pool
 from evenloop.heuristics.uncertainty import bald
-from evenloop.loop import World
+from evenloop.loop import State, World
 from evenloop.loops.acquire import Acquire
 from evenloop.models import build
 from evenloop.recipe import Recipe
@@ -101,21 +101,55 @@ def selection() -> dict[str, Any]:
     return row("balanced choice of 100 in 100,000 against one sort", ours, baseline, "", "CPU s")
 
 
-def bookkeeping() -> dict[str, Any]:
-    """A round without training or scoring, pool of 100,000 against pool of 10,000."""
+def bookkeeping() -> list[dict[str, Any]]:
+    """A round without training or scoring, by size of the pool, against the smallest pool."""
 
-    def seconds(n: int) -> float:
+    def seconds(n: int, heuristic: str, balance: str) -> float:
         generator = torch.Generator().manual_seed(0)
         schema = Schema(("a", "b"), (Attribute("g", ("p", "q")),))
         label, group = (torch.randint(0, 2, (n,), generator=generator) for _ in range(2))
-        data = GroupedData.of(torch.zeros(n, 3, 8, 8), label, {"g": group}, schema)
+        data = GroupedData.of(torch.zeros(n, 48), label, {"g": group}, schema)
         world = World(data, ("g",), lambda rng: torch.nn.Identity(), Recipe())
-        loop = Acquire(initial=500, query=100, heuristic="random", trains=False)
+        loop = Acquire(
+            initial=500,
+            query=100,
+            heuristic=heuristic,
+            balance=balance,
+            trains=False,  # type: ignore[arg-type]
+        )
         state = loop.init(world, None, Rng.of(0))
-        return cpu_seconds(lambda: loop.step(world, state, 1, Rng.of(1)), 9)
+        return cpu_seconds(lambda: loop.step(world, state, 1, Rng.of(1)), 25)
 
-    small, large = seconds(10_000), seconds(100_000)
-    return row("bookkeeping of a round, pool 100k against 10k", large, small, "", "CPU s")
+    found = []
+    for balance in ("none", "group"):
+        small = seconds(10_000, "random", balance)
+        for n, shown in ((100_000, "100k"), (1_000_000, "1M")):
+            what = "a round's bookkeeping" + (", balanced" if balance == "group" else "")
+            large = seconds(n, "random", balance)
+            found.append(row(f"{what}, pool {shown} against 10k", large, small, "flat", "CPU s"))
+    return found
+
+
+def read_off() -> dict[str, Any]:
+    """What is read off 100,000 scores (choice, means and bins by cell, AUROC) against scoring."""
+    data = GroupedData.of(
+        torch.rand(100_000, 32, generator=torch.Generator().manual_seed(0)),
+        torch.arange(100_000) % 2,
+        {"g": torch.arange(100_000) % 3 % 2},
+        Schema(("a", "b"), (Attribute("g", ("p", "q")),)),
+    )
+    net = build("dropout-mlp", features=32, classes=2, hidden=(128,), seed=0)
+    world = World(data, ("g",), lambda rng: net, Recipe())
+    loop = Acquire(initial=500, query=100, heuristic="bald", draws=DRAWS, trains=False)
+    state = loop.init(world, None, Rng.of(0))
+    state = State(state.data, {"classifier": net}, state.extra)
+    loop.step(world, state, 1, Rng.of(1))
+    whole = cpu_seconds(lambda: loop.step(world, state, 1, Rng.of(1)))
+    index = torch.arange(500, 100_000)
+    scoring = cpu_seconds(
+        lambda: score_pool(MCDropout(net, DRAWS), data.x, rule, rng=Rng.of(0), index=index)
+    )
+    return row("a round over 100k scores against the scoring alone", whole, scoring, "", "CPU s")
 
 
 def row(name: str, ours: float, baseline: float, target: str, unit: str) -> dict[str, Any]:
@@ -133,7 +167,7 @@ def row(name: str, ours: float, baseline: float, target: str, unit: str) -> dict
 def rows() -> list[dict[str, Any]]:
     """All measurements: name, ours, baseline, ratio (baseline over ours), target, unit."""
     torch.set_num_threads(1)
-    return [cached_prefix(), memory(), selection(), bookkeeping()]
+    return [cached_prefix(), memory(), selection(), *bookkeeping(), read_off()]
 
 
 if __name__ == "__main__":

@@ -8,13 +8,15 @@ et al. 2021, the rule they call oracle), without the original's cut at the small
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from evenloop.data import UNKNOWN
 from evenloop.groups import GroupIndex, ranks_within
 
-__all__ = ["balanced_selection", "group_quotas"]
+__all__ = ["balanced_selection", "equal_share", "group_quotas", "interlaced"]
 
 
 def balanced_selection(
@@ -56,10 +58,7 @@ def balanced_selection(
     if bool(scores.isnan().any()):
         raise ValueError(f"scores hold NaN, first for item {int(scores.isnan().nonzero()[0])}")
     if share is None:
-        balanced = torch.tensor([UNKNOWN not in name.split(" ") for name in groups.names])
-        share = balanced.double() / balanced.sum().clamp_min(1)
-        if not bool(balanced.any()):
-            share = torch.full((groups.size,), 1 / groups.size, dtype=torch.float64)
+        share = equal_share(groups.names)
     quota = group_quotas(k, groups.count(), share=share, labelled_counts=labelled_counts)
     tiebreak = torch.arange(len(scores), device=scores.device)
     if generator is not None:
@@ -67,8 +66,30 @@ def balanced_selection(
         tiebreak = tiebreak.to(scores.device)
     within = GroupIndex(groups.cell[tiebreak], groups.names)
     asked = tiebreak[within.top(scores[tiebreak], quota.to(scores.device))]
-    cell = groups.cell[asked]
-    return asked[torch.argsort(ranks_within(cell, groups.size), stable=True)]
+    return asked[interlaced(groups.cell[asked], groups.size)]
+
+
+def equal_share(names: Sequence[str]) -> Tensor:
+    """(G,) the same share for every group but "unknown", which has none; all, if all are.
+
+    >>> equal_share(("f", "m", "unknown")).tolist()
+    [0.5, 0.5, 0.0]
+    """
+    known = torch.tensor([UNKNOWN not in name.split(" ") for name in names])
+    if not bool(known.any()):
+        known = torch.ones_like(known)
+    return known.double() / known.sum()
+
+
+def interlaced(cell: Tensor, size: int) -> Tensor:
+    """(N,) the order that takes the first of each cell, then the second of each, and so on.
+
+    `cell` (N,) is sorted; within a cell the order stays.
+
+    >>> interlaced(torch.tensor([0, 0, 0, 2]), 3).tolist()
+    [0, 3, 1, 2]
+    """
+    return torch.argsort(ranks_within(cell, size), stable=True)
 
 
 def group_quotas(

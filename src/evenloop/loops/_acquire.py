@@ -4,43 +4,92 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from math import exp, lgamma, nan
 from math import log as ln
+from math import nan
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from evenloop.data import GroupedData
+from evenloop.counts import Moments
+from evenloop.data import GroupedData, Schema
 from evenloop.fit import predict
 from evenloop.groups import LABEL, TRUTH, GroupIndex
 from evenloop.heads import features_of
+from evenloop.heuristics.batch import badge, batch_bald, core_set, epig
+from evenloop.heuristics.external import STRATEGIES, skactiveml_selection, strategy
 from evenloop.heuristics.laplace import LastLayerLaplace
-from evenloop.heuristics.posterior import DropConnect, Ensemble, MCDropout, Posterior
+from evenloop.heuristics.posterior import (
+    DropConnect,
+    Ensemble,
+    MCDropout,
+    Posterior,
+    draw_pool,
+)
+from evenloop.heuristics.stochastic import random_order_top
 from evenloop.heuristics.uncertainty import Score, bald, predictive_entropy
-from evenloop.loop import State, World
+from evenloop.loop import State
+from evenloop.loops._acquire_pool import shelf_of
 from evenloop.rng import Rng
 
 __all__ = [
-    "annotated",
-    "as_told",
+    "BINS",
+    "TOGETHER",
     "auroc",
     "balance_groups",
-    "cells_of",
-    "enrichment",
-    "enrichment_notes",
-    "late",
+    "bald_bins",
+    "check_fields",
+    "check_names",
+    "labels_given",
     "linear_probe",
     "pool_posterior",
     "probe_accuracy",
-    "rare_cells",
+    "quota_columns",
     "score_columns",
-    "sensitive_columns",
     "shrunk",
+    "together",
 ]
 
-# A cell is rare below half of its equal share; it is starved when bought below 0.8 of its share.
-# Below ten expected items a shortfall is as likely chance.
-RARE, STARVED, LEAST_EXPECTED = 0.5, 0.8, 10
+BINS = 20
+TOGETHER = ("batch-bald", "epig", "badge", "core-set", *STRATEGIES)
+LEAST = {
+    "initial": 1, "query": 1, "draws": 1, "score_rows": 1, "pool_subsample": 0, "budget": 0,
+    "probe": 0, "validation": 0, "stop_plateau": 0,
+}  # fmt: skip
+
+
+def check_fields(of: Mapping[str, Any]) -> None:
+    """Raise `ValueError` where the fields of an `Acquire` are out of range or contradict."""
+    for name, low in LEAST.items():
+        if of[name] < low:
+            raise ValueError(f"{name} must be at least {low}, got {of[name]}")
+    subsample, query = of["pool_subsample"], of["query"]
+    if subsample and subsample < query:
+        raise ValueError(f"pool_subsample={subsample} leaves fewer items than query={query}")
+    balanced, drawn = of["balance"] != "none" or of["plan_gap"] > 0, of["stochastic"] != "none"
+    if of["heuristic"] in TOGETHER and (balanced or drawn):
+        raise ValueError(
+            f"heuristic {of['heuristic']!r} chooses items together and takes no balance, "
+            "plan_gap or stochastic; use one that scores items, such as 'bald'"
+        )
+    if balanced and drawn:
+        raise ValueError("balance and stochastic both choose among the scores; set one of them")
+    for name in ("noise", "cost", "delay"):
+        if any(v < 0 or (name == "noise" and v > 1) for v in of[name].values()):
+            raise ValueError(f"{name} must be in range for every group, got {of[name]}")
+    if not of["temperature"] > 0 or not 0 <= of["plan_gap"] <= 1 or of["adv_weight"] < 0:
+        raise ValueError(
+            "temperature must be positive, plan_gap in [0, 1] and adv_weight at least 0, got "
+            f"{of['temperature']}, {of['plan_gap']}, {of['adv_weight']}"
+        )
+    plateau, worst = of["stop_plateau"], of["stop_worst"]
+    if not 0 <= worst <= 1:
+        raise ValueError(f"stop_worst is an accuracy in [0, 1], got {worst}")
+    if (plateau or worst) and not (of["validation"] and of["trains"]):
+        raise ValueError(
+            f"stop_plateau={plateau} and stop_worst={worst:g} are read on validation rows by the "
+            "loop that trains; set validation=200, say"
+        )
 
 
 def pool_posterior(
@@ -76,14 +125,24 @@ def score_columns(rule: Score, logits: Tensor) -> Tensor:
     return torch.stack(columns, 1)
 
 
-def sensitive_columns(by: Sequence[str]) -> tuple[str, ...]:
-    """The group columns that are attributes, not the label."""
-    return tuple(name for name in by if name not in (TRUTH, LABEL))
+def check_names(of: Mapping[str, Mapping[str, float]], groups: Sequence[str]) -> None:
+    """Raise `ValueError` where a field names a group that is none of `groups`."""
+    for field, values in of.items():
+        unknown = set(values) - set(groups)
+        if unknown:
+            raise ValueError(f"{field} names {sorted(unknown)}; the groups are {', '.join(groups)}")
+
+
+def quota_columns(kind: str, by: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Columns of the pool whose cells get quotas, and those of the labelled rows; () for none."""
+    if kind == "none":
+        return (), ()
+    return ((TRUTH, *by), (LABEL, *by)) if kind == "cell" else (tuple(by), tuple(by))
 
 
 def balance_groups(
     kind: str,
-    world: World,
+    world: GroupedData,
     by: Sequence[str],
     pool: Tensor,
     labelled: GroupedData,
@@ -97,19 +156,51 @@ def balance_groups(
     """
     groups = GroupIndex.of(labelled, by)
     if kind == "predicted-group":
-        features = [features_of(model, x, batch=1024) for x in (labelled.x, world.data.x[pool])]
+        features = [features_of(model, x, batch=1024) for x in (labelled.x, world.x[pool])]
         weights = linear_probe(features[0], groups.cell, groups.size)
         guessed = _with_one(features[1]) @ weights
         return GroupIndex(guessed.argmax(1), groups.names), groups.count()
-    names = (LABEL, *by)
+    shelf = shelf_of(world)
+    there = shelf.by(world, by).index.take(pool)
     if kind == "group":
-        return GroupIndex.of(world.data, by).take(pool), groups.count()
-    held = GroupIndex.of(labelled, names)
+        return there, groups.count()
+    held = GroupIndex.of(labelled, (LABEL, *by))
     if kind == "cell":
-        return GroupIndex.of(world.data, (TRUTH, *by)).take(pool), held.count()
-    guess = predict(model, world.data.x[pool]).argmax(1)
-    cell = guess * groups.size + GroupIndex.of(world.data, by).take(pool).cell
+        return shelf.by(world, (TRUTH, *by)).index.take(pool), held.count()
+    guess = predict(model, world.x[pool]).argmax(1)
+    cell = guess.to(there.cell.device) * groups.size + there.cell
     return GroupIndex(cell, held.names), held.count()
+
+
+def together(
+    heuristic: str,
+    x: Tensor,
+    state: State,
+    scored: Tensor,
+    k: int,
+    posterior: Posterior,
+    rng: Rng,
+) -> Tensor:
+    """(k,) places in `scored`, chosen by a rule that looks at items together.
+
+    `posterior` draws are read by BatchBALD and EPIG, features by the others.
+    """
+    model, generator = state.models["classifier"], rng.gen()
+    if heuristic in ("badge", "core-set", *STRATEGIES):
+        features = features_of(model, x[scored])
+        if heuristic in STRATEGIES:
+            outside = strategy(heuristic, seed=rng.seed % 2**32)
+            held = features_of(model, state.data.x)
+            return skactiveml_selection(outside, features, held, state.data.y, k)
+        if heuristic == "core-set":
+            return core_set(features, features_of(model, state.data.x), k)
+        return badge(predict(model, x[scored]).softmax(1), features, k, generator=generator)
+    draws = draw_pool(posterior, x, rng=rng.at("draws"), index=scored)
+    if heuristic == "batch-bald":
+        return batch_bald(draws, k, kind="logits", generator=generator)
+    # what should be predicted well is the population that the pool is a sample of
+    some = torch.randperm(len(scored), generator=generator)[:200]
+    return random_order_top(epig(draws, draws[some], kind="logits"), k, generator=generator)
 
 
 def linear_probe(features: Tensor, target: Tensor, classes: int, *, decay: float = 1e-3) -> Tensor:
@@ -153,32 +244,31 @@ def probe_accuracy(model: nn.Module, data: GroupedData, groups: GroupIndex, rng:
     return float(recall.nanmean())
 
 
-def annotated(
-    rows: GroupedData, groups: GroupIndex, noise: Mapping[str, float], rng: Rng
-) -> GroupedData:
-    """The rows with the labels that people give: a wrong class, uniformly, with chance `noise`.
+def labels_given(
+    truth: Tensor, groups: GroupIndex, schema: Schema, noise: Mapping[str, float], rng: Rng
+) -> Tensor:
+    """(N,) labels that people give: a wrong class, uniformly, with chance `noise`.
 
     `noise` holds the chance of a wrong label by group name; groups it does not name are labelled
     right. One uniform number and one class are drawn per row whatever the noise.
     """
     rate = torch.tensor([noise.get(name, 0.0) for name in groups.names], dtype=torch.float64)
-    classes = len(rows.schema.classes)
-    generator = rng.gen()
-    luck = torch.rand(len(rows), generator=generator, dtype=torch.float64)
-    step = torch.randint(1, max(2, classes), (len(rows),), generator=generator)
+    classes, generator, n = len(schema.classes), rng.gen(), len(truth)
+    luck = torch.rand(n, generator=generator, dtype=torch.float64)
+    step = torch.randint(1, max(2, classes), (n,), generator=generator)
     wrong = luck < rate[groups.cell.cpu()]
-    columns = rows.columns()
-    y = torch.where(wrong, (rows.truth.cpu() + step) % classes, rows.truth.cpu())
-    columns["y"] = y.to(rows.y.device)
-    return GroupedData.from_columns(rows.schema, columns)
+    right = truth.cpu()
+    return torch.where(wrong, (right + step) % classes, right).to(truth.device)
 
 
-def enrichment(bought: Tensor, pool: Tensor) -> Tensor:
-    """(G,) share bought over share in the pool, from counts (G,); nan where the pool had none."""
-    share = bought.double() / bought.sum().clamp_min(1)
-    there = pool.double() / pool.sum().clamp_min(1)
-    ratio = share / there
-    return torch.where(pool > 0, ratio, torch.nan)
+def bald_bins(bald: Tensor, classes: int, cells: GroupIndex) -> Moments:
+    """Items of each (cell, bin) of BALD; bins are even in its square root, up to ln C.
+
+    Most scores are small, so bins of equal width would put them all into the first.
+    """
+    place = (bald.clamp_min(0) / ln(max(2, classes))).sqrt().mul(BINS).long().clamp(0, BINS - 1)
+    names = tuple(f"{cell}|{b}" for cell in cells.names for b in range(BINS))
+    return Moments.of(bald, GroupIndex(cells.cell * BINS + place, names))
 
 
 def auroc(score: Tensor, positive: Tensor) -> float:
@@ -198,72 +288,3 @@ def shrunk(old: nn.Module, new: nn.Module, keep: float) -> nn.Module:
         for a, b in zip(mixed.parameters(), old.parameters(), strict=True):
             a.mul_(1 - keep).add_(b.to(a.device), alpha=keep)
     return mixed
-
-
-def cells_of(world: World, data: GroupedData) -> GroupIndex:
-    """The (true class, group) cell of every row; by class alone where no attribute is grouped."""
-    return GroupIndex.of(data, (TRUTH, *sensitive_columns(world.by)))
-
-
-def enrichment_notes(
-    heuristic: str, cells: GroupIndex, labelled: GroupIndex, state: State
-) -> tuple[dict[str, float | int | str], tuple[str, ...]]:
-    """Share bought so far over share in the first pool, by cell, and an alarm if it starves some.
-
-    `cells` are those of all the world's rows, `labelled` those of the state's.
-    """
-    cell, first = labelled.cell, state.data.born == 0
-    bought = torch.bincount(cell[~first], minlength=cells.size)
-    pool = (cells.count() - torch.bincount(cell[first], minlength=cells.size)).clamp_min(0)
-    ratio = enrichment(bought, pool)
-    values: dict[str, float | int | str] = {
-        f"enrichment.{name}": r for name, r in zip(cells.names, ratio.tolist(), strict=True)
-    }
-    rare = rare_cells(cells)
-    got, total = int(bought[rare].sum()), int(pool.sum())
-    n = int(bought.sum())
-    share = int(pool[rare].sum()) / total if total else 0.0
-    expected = share * n
-    if expected == 0:
-        return values, ()
-    values["enrichment.rare"] = got / expected
-    if got / expected >= STARVED or expected < LEAST_EXPECTED:
-        return values, ()
-    names = ", ".join(n for n, r in zip(cells.names, rare.tolist(), strict=True) if r)
-    return values, (
-        f"{heuristic} starves the rare cells ({names}): {got} bought where a random "
-        f"choice would have bought {expected:.0f} (enrichment {got / expected:.2f}; a random "
-        f"choice buys so few with chance {_at_most(got, n, share):.2g})",
-    )
-
-
-def _at_most(k: int, n: int, p: float) -> float:
-    """P(X <= k) of a binomial count."""
-    if p >= 1:
-        return float(k >= n)
-    log = [
-        lgamma(n + 1) - lgamma(i + 1) - lgamma(n - i + 1) + i * ln(p) + (n - i) * ln(1 - p)
-        for i in range(k + 1)
-    ]
-    return min(1.0, sum(map(exp, log)))
-
-
-def late(state: State) -> Tensor:
-    """(L, 3) rows asked about and not yet answered: row, label, round in which it arrives."""
-    waiting: Tensor = state.extra.get("late", torch.zeros(0, 3, dtype=torch.long))
-    return waiting
-
-
-def as_told(data: GroupedData, arrived: Tensor) -> GroupedData:
-    """The rows of `arrived` (A, 3) with the labels that people gave."""
-    place = torch.empty(int(data.row.max()) + 1, dtype=torch.long)
-    place[data.row] = torch.arange(len(data))
-    columns = data.take(place[arrived[:, 0]]).columns()
-    return GroupedData.from_columns(data.schema, columns | {"y": arrived[:, 1].clone()})
-
-
-def rare_cells(groups: GroupIndex) -> Tensor:
-    """(G,) cells that hold less than half of an equal share of the rows, but some."""
-    count = groups.count()
-    equal = len(groups) / (count > 0).sum().clamp_min(1)
-    return (count > 0) & (count < RARE * equal)

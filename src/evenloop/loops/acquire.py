@@ -12,40 +12,48 @@ or `adv_weight` is set; the first two need it in the pool, the last one in train
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from evenloop.counts import Counts, Moments
 from evenloop.data import GroupedData
-from evenloop.fit import predict
 from evenloop.groups import GroupIndex
-from evenloop.heads import features_of
-from evenloop.heuristics.balanced import balanced_selection, group_quotas
-from evenloop.heuristics.batch import badge, batch_bald, core_set, epig
-from evenloop.heuristics.external import STRATEGIES, skactiveml_selection, strategy
+from evenloop.heuristics.balanced import balanced_selection, equal_share, group_quotas
 from evenloop.heuristics.plan import label_plan, quota_to_plan
-from evenloop.heuristics.posterior import Posterior, draw_pool, score_pool
+from evenloop.heuristics.posterior import Posterior, score_pool
 from evenloop.heuristics.stochastic import random_order_top, stochastic_selection
 from evenloop.heuristics.uncertainty import SCORES
 from evenloop.loop import Loop, Notes, State, World
 from evenloop.loops._acquire import (
-    annotated,
-    as_told,
+    TOGETHER,
     auroc,
     balance_groups,
-    cells_of,
-    enrichment_notes,
-    late,
+    bald_bins,
+    check_fields,
+    check_names,
+    labels_given,
     pool_posterior,
     probe_accuracy,
-    rare_cells,
+    quota_columns,
     score_columns,
-    sensitive_columns,
     shrunk,
+    together,
+)
+from evenloop.loops._acquire_pool import Shelf, draw_cells, first_free, shelf_of
+from evenloop.loops._acquire_watch import (
+    Stop,
+    cell_columns,
+    check_validation,
+    enrichment_notes,
+    group_columns,
+    late,
+    rare_cells,
+    sensitive_columns,
+    validated,
 )
 from evenloop.objectives.gradient_reversal import AdversarialObjective
 from evenloop.rng import Rng
@@ -56,7 +64,6 @@ Heuristic = Literal[
     "random", "bald", "entropy", "margin", "certainty", "variance",
     "batch-bald", "epig", "badge", "core-set", "typiclust", "probcover",
 ]  # fmt: skip
-TOGETHER = ("batch-bald", "epig", "badge", "core-set", *STRATEGIES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +91,13 @@ class Acquire(Loop):
         adv_weight: weight of the adversary on `adv_attributes` (by default those of the groups).
         adv_schedule: "constant", "linear" or "sigmoid" over the training.
         adv_hidden, adv_alpha, adv_clip, adv_given_class, adv_head: see `AdversarialObjective`.
-        budget: no further round above this many labels; 0 is off.
+        budget: no further round above this many labels, validation's included; 0 is off.
         stop_below: no further round when the pool's mean score is below this; 0 is off.
+        validation: rows labelled before the first round and kept for the next two rules: nothing
+            is trained on them, and they are no part of the audit split.
+        stop_plateau: no further round when accuracy on the validation rows has not risen for this
+            many rounds; 0 is off.
+        stop_worst: no further round when every group's accuracy there is at least this; 0 is off.
         noise: chance of a wrong label by group name.
         cost: price of a label by group name, 1 where it is not named.
         spend: no further round above this total price; 0 is off.
@@ -118,6 +130,9 @@ class Acquire(Loop):
     adv_head: str | None = None
     budget: int = 0
     stop_below: float = 0.0
+    validation: int = 0
+    stop_plateau: int = 0
+    stop_worst: float = 0.0
     noise: Mapping[str, float] = field(default_factory=dict)
     cost: Mapping[str, float] = field(default_factory=dict)
     spend: float = 0.0
@@ -126,65 +141,51 @@ class Acquire(Loop):
     trains: bool = True
 
     def __post_init__(self) -> None:
-        least = {"initial": 1, "query": 1, "draws": 1, "score_rows": 1, "pool_subsample": 0}
-        least |= {"budget": 0, "probe": 0}
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
-        if self.pool_subsample and self.pool_subsample < self.query:
-            raise ValueError(
-                f"pool_subsample={self.pool_subsample} leaves fewer items than query={self.query}"
-            )
-        balanced = self.balance != "none" or self.plan_gap > 0
-        if self.heuristic in TOGETHER and (balanced or self.stochastic != "none"):
-            raise ValueError(
-                f"heuristic {self.heuristic!r} chooses items together and takes no balance, "
-                "plan_gap or stochastic; use one that scores items, such as 'bald'"
-            )
-        if balanced and self.stochastic != "none":
-            raise ValueError("balance and stochastic both choose among the scores; set one of them")
-        for name in ("noise", "cost", "delay"):
-            bad = {g: v for g, v in getattr(self, name).items() if v < 0}
-            if bad or (name == "noise" and any(v > 1 for v in self.noise.values())):
-                raise ValueError(
-                    f"{name} must be in range for every group, got {getattr(self, name)}"
-                )
-        if not self.temperature > 0 or not 0 <= self.plan_gap <= 1 or self.adv_weight < 0:
-            raise ValueError(
-                "temperature must be positive, plan_gap in [0, 1] and adv_weight at least 0, got "
-                f"{self.temperature}, {self.plan_gap}, {self.adv_weight}"
-            )
+        check_fields({f.name: getattr(self, f.name) for f in fields(self)})
 
     def init(self, world: World, start: State | None, rng: Rng) -> State:
         """n0 labelled rows, or what an earlier loop of a chain has gathered."""
         groups = world.groups(world.data)
-        for name in ("noise", "cost", "delay"):
-            unknown = set(getattr(self, name)) - set(groups.names)
-            if unknown:
-                raise ValueError(
-                    f"{name} names {sorted(unknown)}; the groups are {', '.join(groups.names)}"
-                )
+        check_names({"noise": self.noise, "cost": self.cost, "delay": self.delay}, groups.names)
         for name in (*self.balance_by, *self.adv_attributes):
             world.data.schema.column(name)
         if self._needs_groups() and not self._by(world):
             raise ValueError(
                 "balance, plan_gap and adv_weight need an attribute; add one to by or balance_by"
             )
-        snapshot = rng.at("start").seed
+        extra: dict[str, Any] = {"start": rng.at("start").seed, "spent": 0.0}
         if start is not None:
-            return State(start.data, start.models, {"start": snapshot, "spent": 0.0})
-        if self.initial + self.query > len(world.data):
+            return State(start.data, start.models, self._aside(world, start.data, extra, rng))
+        shelf = shelf_of(world.data)
+        if self.initial + self.validation + self.query > len(shelf.open):
             raise ValueError(
-                f"initial={self.initial} and query={self.query} need more than the "
-                f"{len(world.data)} rows outside the audit split; lower one of them"
+                f"initial={self.initial}, validation={self.validation} and query={self.query} need "
+                f"more than the {len(shelf.open)} rows outside the audit split; lower one of them"
             )
-        first = (world.data.row >= 0).nonzero().flatten()[: self.initial]
+        first = shelf.open[: self.initial]
         if self.initial_mode == "stratified":
             share = groups.count().double() / len(world.data)
             quota = group_quotas(self.initial, groups.count(), share=share)
             first = groups.draw(quota, rng.at("initial").gen())
-        data = annotated(world.data.take(first), groups.take(first), self.noise, rng.at("noise"))
-        return State(data, {}, {"start": snapshot, "spent": self._price(groups, first)})
+        data = world.data.take(first)
+        y = labels_given(data.truth, groups.take(first), data.schema, self.noise, rng.at("noise"))
+        data = GroupedData.from_columns(data.schema, data.columns() | {"y": y})
+        extra["spent"] = self._price(groups, first)
+        return State(data, {}, self._aside(world, data, extra, rng))
+
+    def _aside(
+        self, world: World, data: GroupedData, extra: dict[str, Any], rng: Rng
+    ) -> dict[str, Any]:
+        """`extra` with the validation rows and their price, if there are any."""
+        if not self.validation:
+            return extra
+        shelf, groups = shelf_of(world.data), world.groups(world.data)
+        rows = first_free(shelf, shelf.taken(data.row), self.validation)
+        check_validation(groups, rows, self.stop_worst)
+        there, truth = groups.take(rows), world.data.truth[rows]
+        y = labels_given(truth, there, data.schema, self.noise, rng.at("validation"))
+        kept = torch.stack([world.data.row[rows].cpu(), y.cpu()], 1)
+        return extra | {"validation": kept, "spent": extra["spent"] + self._price(groups, rows)}
 
     def step(self, world: World, state: State, round: int, rng: Rng) -> tuple[State, Notes]:
         """Buy q labels by the last model's uncertainty, then train on everything labelled."""
@@ -198,52 +199,73 @@ class Acquire(Loop):
         return state, Notes(values, notes.counts, notes.moments, notes.alarms, stop)
 
     def _buy(self, world: World, state: State, round: int, rng: Rng) -> tuple[State, Notes]:
-        groups, pool = world.groups(world.data), self._pool(world, state)
-        cells = cells_of(world, world.data)
-        asked, moments, values = self.propose(world, state, cells, rng)
-        answered = annotated(
-            world.data.take(asked), groups.take(asked), self.noise, rng.at("noise")
-        )
+        data, shelf = world.data, shelf_of(world.data)
+        columns, taken = group_columns(world.by), self._taken(shelf, state)
+        groups = shelf.by(data, columns).index
+        asked, moments, values = self.propose(world, state, rng)
+        there, truth = groups.take(asked), data.truth[asked]
+        y = labels_given(truth, there, data.schema, self.noise, rng.at("noise"))
         wait = torch.tensor([self.delay.get(name, 0) for name in groups.names])
-        due = round + wait[groups.cell[asked]]
-        waiting = torch.cat([late(state), torch.stack([answered.row, answered.y, due], 1)])
+        due = round + wait[there.cell]
+        waiting = torch.cat([late(state), torch.stack([data.row[asked].cpu(), y.cpu(), due], 1)])
         arrived = waiting[waiting[:, 2] <= round]
+        told = data.take(shelf.place[arrived[:, 0]])
+        told = GroupedData.from_columns(data.schema, told.columns() | {"y": arrived[:, 1].clone()})
         spent = state.extra.get("spent", 0.0) + self._price(groups, asked)
         extra = {**state.extra, "late": waiting[waiting[:, 2] > round], "spent": spent}
-        told = as_told(world.data, arrived).as_of(round)
-        state = State(state.data.append(told), state.models, extra)
-        bought = world.data.take(asked)
-        classes = world.data.schema.classes
-        there = groups.take(pool)
+        state = State(state.data.append(told.as_of(round)), state.models, extra)
         counts = {
-            "bought": Counts.of(answered.y, bought.truth, groups.take(asked), classes),
-            "pool": Counts.of(world.data.truth[pool], world.data.truth[pool], there, classes),
+            "bought": Counts.of(y, truth, there, data.schema.classes),
+            "pool": shelf.pool_counts(data, columns, taken),
         }
         values |= {"asked": len(asked), "told": len(told)}
-        more, alarms = enrichment_notes(self.heuristic, cells, cells_of(world, state.data), state)
+        cells = shelf.by(data, cell_columns(world.by))
+        labelled = GroupIndex.of(state.data, cell_columns(world.by))
+        more, alarms = enrichment_notes(self.heuristic, cells.count, labelled, state.data.born)
         return state, Notes(values | more, counts, moments, alarms)
 
     def propose(
-        self, world: World, state: State, cells: GroupIndex, rng: Rng
+        self, world: World, state: State, rng: Rng
     ) -> tuple[Tensor, dict[str, Moments], dict[str, float | int | str]]:
         """Positions (q,) of the rows to ask about next, and what was seen of the pool.
 
-        Reads no label that has not been bought; `cells` (of all the world's rows) only sort what
-        is reported.
+        Reads no label that has not been bought, but to sort what is reported by cell and for
+        `balance="cell"`. Without scores the cost does not grow with the pool.
         """
-        pool = self._pool(world, state)
+        shelf = shelf_of(world.data)
+        taken, generator = self._taken(shelf, state), rng.at("choose").gen()
+        if self.heuristic == "random" and not self.balance.startswith("predicted"):
+            return self._at_random(world, state, shelf, taken, generator), {}, {}
         if self.pool_subsample:
-            order = torch.randperm(len(pool), generator=rng.at("subsample").gen())
-            pool = pool[order[: self.pool_subsample]]
-        scores, moments, values = self._scores(world, state, pool, cells, rng)
+            quota, some = torch.tensor([self.pool_subsample]), rng.at("subsample").gen()
+            pool = draw_cells(shelf.by(world.data, ()), taken, quota, some)
+        else:
+            pool = shelf.free(taken)
+        scores, moments, values = self._scores(world, state, pool, rng)
         return pool[self._choose(world, state, pool, scores, rng.at("choose"))], moments, values
 
     def train(self, world: World, state: State, rng: Rng) -> State:
         """The state with models trained on its rows."""
         return self._train(world, state, Notes(), rng)[0]
 
+    def _at_random(
+        self, world: World, state: State, shelf: Shelf, taken: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """(q,) positions drawn uniformly, within quotas if there are any; no input is read."""
+        kind = self.balance if self.balance != "none" else "group" if self.plan_gap else "none"
+        for columns, labels in (quota_columns(kind, self._by(world)), ((), ())):
+            cells, held = shelf.by(world.data, columns), GroupIndex.of(state.data, labels).count()
+            free, names = cells.free(taken), cells.index.names
+            share: Tensor | None = equal_share(names)
+            if self.plan_gap and columns:
+                share = quota_to_plan(label_plan(self.plan_gap, names, held, free))
+            if share is not None:
+                break
+        quota = group_quotas(self.query, free, share=share, labelled_counts=held)
+        return draw_cells(cells, taken, quota, generator)
+
     def _scores(
-        self, world: World, state: State, scored: Tensor, cells: GroupIndex, rng: Rng
+        self, world: World, state: State, scored: Tensor, rng: Rng
     ) -> tuple[Tensor, dict[str, Moments], dict[str, float | int | str]]:
         """(M,) urgency of the scored items; uncertainty by cell where draws were made."""
         if self.heuristic not in SCORES:
@@ -251,10 +273,12 @@ class Acquire(Loop):
         posterior = self._posterior(state, consistent=False)
         rule = partial(score_columns, SCORES[self.heuristic])
         columns = score_pool(posterior, world.data.x, rule, rng=rng.at("draws"), index=scored)
-        there = cells.take(scored)
+        cells = shelf_of(world.data).by(world.data, cell_columns(world.by))
+        there = cells.index.take(scored)
         named = zip(("bald", "entropy"), columns[:, 1:].T, strict=True)
         moments = {f"pool.{name}": Moments.of(column, there) for name, column in named}
-        rare = rare_cells(cells)[there.cell]
+        moments["pool.bald.bins"] = bald_bins(columns[:, 1], len(world.data.schema.classes), there)
+        rare = rare_cells(cells.count)[there.cell]
         values: dict[str, float | int | str] = {
             "pool.score": float(columns[:, 0].mean()),
             "auroc.rare": auroc(columns[:, 0], rare),
@@ -267,11 +291,13 @@ class Acquire(Loop):
         """(q,) places in `scored`, fewer if the pool holds fewer."""
         generator, k = rng.gen(), min(self.query, len(scored))
         if self.heuristic in TOGETHER:
-            return self._together(world, state, scored, k, rng)
+            posterior = self._posterior(state, consistent=True)
+            return together(self.heuristic, world.data.x, state, scored, k, posterior, rng)
         if self.balance != "none" or self.plan_gap:
             model = state.models["classifier"]
             kind = self.balance if self.balance != "none" else "group"
-            groups, held = balance_groups(kind, world, self._by(world), scored, state.data, model)
+            by = self._by(world)
+            groups, held = balance_groups(kind, world.data, by, scored, state.data, model)
             share = None
             if self.plan_gap:
                 share = quota_to_plan(label_plan(self.plan_gap, groups.names, held, groups.count()))
@@ -284,26 +310,6 @@ class Acquire(Loop):
                 scores, k, self.stochastic, temperature=self.temperature, generator=generator
             )
         return random_order_top(scores, k, generator=generator)
-
-    def _together(self, world: World, state: State, scored: Tensor, k: int, rng: Rng) -> Tensor:
-        """Rules that look at items together: BatchBALD, EPIG, BADGE, core-set."""
-        x, model, generator = world.data.x, state.models["classifier"], rng.gen()
-        if self.heuristic in ("badge", "core-set", *STRATEGIES):
-            features = features_of(model, x[scored])
-            if self.heuristic in STRATEGIES:
-                outside = strategy(self.heuristic, seed=rng.seed % 2**32)
-                held = features_of(model, state.data.x)
-                return skactiveml_selection(outside, features, held, state.data.y, k)
-            if self.heuristic == "core-set":
-                return core_set(features, features_of(model, state.data.x), k)
-            return badge(predict(model, x[scored]).softmax(1), features, k, generator=generator)
-        posterior = self._posterior(state, consistent=True)
-        draws = draw_pool(posterior, x, rng=rng.at("draws"), index=scored)
-        if self.heuristic == "batch-bald":
-            return batch_bald(draws, k, kind="logits", generator=generator)
-        # what should be predicted well is the population that the pool is a sample of
-        some = torch.randperm(len(scored), generator=generator)[:200]
-        return random_order_top(epig(draws, draws[some], kind="logits"), k, generator=generator)
 
     def _train(self, world: World, state: State, notes: Notes, rng: Rng) -> tuple[State, Notes]:
         models = {"classifier": self._start(world, state, "classifier", rng)}
@@ -325,13 +331,18 @@ class Acquire(Loop):
                     f"{objective.last_class_loss:.3f}): lower adv_weight={self.adv_weight} or "
                     "set adv_schedule to linear",
                 )
-        state = State(state.data, {**state.models, **models}, state.extra)
+        model, counts, extra = models["classifier"], dict(notes.counts), state.extra
+        shelf = shelf_of(world.data)
         if self.probe:
-            pool = self._pool(world, state)[: self.probe]
-            groups = GroupIndex.of(world.data, self._by(world)).take(pool)
-            rows = world.data.take(pool)
-            values["probe"] = probe_accuracy(models["classifier"], rows, groups, rng.at("probe"))
-        return state, Notes(values, notes.counts, notes.moments, alarms)
+            rows = world.data.take(first_free(shelf, self._taken(shelf, state), self.probe))
+            groups = GroupIndex.of(rows, self._by(world))
+            values["probe"] = probe_accuracy(model, rows, groups, rng.at("probe"))
+        if "validation" in extra:
+            rows = world.data.take(shelf.place[extra["validation"][:, 0]])
+            counts["validation"], more, extra = validated(model, rows, world, extra)
+            values |= more
+        state = State(state.data, {**state.models, **models}, extra)
+        return state, Notes(values, counts, notes.moments, alarms)
 
     def _start(self, world: World, state: State, name: str, rng: Rng) -> nn.Module:
         """Where the training of a model begins."""
@@ -358,19 +369,15 @@ class Acquire(Loop):
         )
 
     def _posterior(self, state: State, *, consistent: bool) -> Posterior:
+        options: dict[str, Any] = {"draws": self.draws, "rows": self.score_rows}
         return pool_posterior(
-            self.posterior,
-            state.models,
-            state.data.x,
-            draws=self.draws,
-            consistent=consistent,
-            rows=self.score_rows,
+            self.posterior, state.models, state.data.x, consistent=consistent, **options
         )
 
-    def _pool(self, world: World, state: State) -> Tensor:
-        """Positions of the world's rows that nobody has been asked about, in its order."""
-        free = world.data.without(torch.cat([state.data.row, late(state)[:, 0]]))
-        return free[world.data.row[free] >= 0]  # nobody labels a generated row
+    def _taken(self, shelf: Shelf, state: State) -> Tensor:
+        """Positions, ascending, of the world's rows that people have been asked about."""
+        kept = state.extra.get("validation", torch.zeros(0, 2, dtype=torch.long))
+        return shelf.taken(torch.cat([state.data.row.cpu(), late(state)[:, 0], kept[:, 0]]))
 
     def _needs_groups(self) -> bool:
         return self.balance != "none" or self.plan_gap > 0 or self.adv_weight > 0 or self.probe > 0
@@ -384,14 +391,7 @@ class Acquire(Loop):
 
     def _stop(self, world: World, state: State, notes: Notes) -> str | None:
         """Why no further round is possible or wanted, or None."""
-        spent, score = state.extra.get("spent", 0.0), notes.values.get("pool.score")
-        waiting = len(late(state))
-        if not waiting and int((world.data.row >= 0).sum()) == int((state.data.row >= 0).sum()):
-            return "the pool is empty: every row has been asked about"
-        if self.budget and len(state.data) >= self.budget:
-            return f"the budget of {self.budget} labels is used up"
-        if self.spend and spent >= self.spend:
-            return f"labels for {spent:g} were bought, the limit is {self.spend:g}"
-        if self.stop_below and score is not None and float(score) < self.stop_below:
-            return f"the pool's mean score {float(score):.4g} is below {self.stop_below:g}"
-        return None
+        shelf = shelf_of(world.data)
+        rules = Stop(self.budget, self.spend, self.stop_below, self.stop_plateau, self.stop_worst)
+        empty = not len(late(state)) and len(self._taken(shelf, state)) == len(shelf.open)
+        return rules.reason(state, notes.values, empty)

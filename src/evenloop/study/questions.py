@@ -8,7 +8,6 @@ replaced as a whole) and `answers.jsonl` (one line per label, flushed as it is t
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +68,13 @@ class Questions:
             raise ConfigError(f"{folder} holds no session; name a preset or file to begin one")
         if len(config.loop) != 1 or set(config.loop[0]) != {"acquire"}:
             raise ConfigError("questions need a loop that is one `acquire`")
-        if (config.loop[0]["acquire"] or {}).get("balance") == "cell":
+        fields = config.loop[0]["acquire"] or {}
+        if fields.get("validation"):
+            raise ConfigError(
+                f"validation={fields['validation']} is for runs that stop by themselves; a session "
+                "ends when nobody asks any more: set validation=0"
+            )
+        if fields.get("balance") == "cell":
             raise ConfigError(
                 "balance='cell' reads the true class of items nobody has labelled; use "
                 "'predicted-cell'"
@@ -149,10 +154,10 @@ class Questions:
             json.dumps({"round": question.round, "row": int(r), "label": label})
             for r, label in zip(rows, labels, strict=True)
         ]
-        with (self.folder / "answers.jsonl").open("ab") as file:
-            file.write("".join(line + "\n" for line in lines).encode())
-            file.flush()
-            os.fsync(file.fileno())
+        path = self.folder / "answers.jsonl"
+        before = path.read_bytes() if path.exists() else b""
+        # whole or not at all, also when the machine stops in the middle of it
+        write_atomically(path, before + "".join(line + "\n" for line in lines).encode())
         found = self.question()
         assert found is not None
         return found
@@ -176,7 +181,7 @@ class Questions:
         start = {"start": self._rng("init", "start").seed}
         blind = _without_truth(job)
         state = loop.train(blind.world, State(self.labelled(blind), {}, start), rng)
-        asked, _, _ = loop.propose(blind.world, state, blind.world.groups(blind.world.data), rng)
+        asked, _, _ = loop.propose(blind.world, state, rng)
         return blind.world.data.row[asked]
 
     def _rng(self, *path: str | int) -> Rng:
