@@ -1,0 +1,305 @@
+"""One decoder for every causal language model: greedy, sampled, nucleus and beam.
+
+Prompts of like length are decoded together, whatever their order; a prompt's text depends neither
+on its neighbours nor on padding. Each prompt is read once, its keys and values are kept (and shared
+by all its beams), and a prompt that is finished leaves the batch.
+
+References: Holtzman et al., "The Curious Case of Neural Text Degeneration" (ICLR 2020) for the
+nucleus; Wu et al., "Google's Neural Machine Translation System" (2016) for length penalties.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from evenloop.data import NOTHING
+from evenloop.rng import Rng
+from evenloop.seams import LabelRule
+
+__all__ = ["Cache", "CausalLM", "draw", "generate", "like_lengths", "prompt_lengths", "without_end"]
+
+DRAWN = ("sample", "nucleus")
+LIKELIEST = 256  # tokens sorted for a nucleus before all of them are
+LOGITS = 1 << 24  # numbers in the largest table of logits of one step (64 MB)
+ROWS = 512
+
+
+class Cache(Protocol):
+    """What a model remembers of B prompts and the K continuations of each."""
+
+    def spread(self, beams: int) -> None:
+        """From one continuation of each prompt to `beams` equal ones."""
+        ...
+
+    def reorder(self, parent: Tensor) -> None:
+        """Continuation k of prompt b becomes what continuation `parent[b, k]` was, (B, K)."""
+        ...
+
+    def keep(self, prompts: Tensor) -> None:
+        """Only the prompts at these positions stay, in this order."""
+        ...
+
+
+class CausalLM(Protocol):
+    """A model that gives the logits of a next token.
+
+    `end` is the token after which a text is over, None where the model has none; `context` is the
+    longest sequence it reads, None where there is no limit.
+    """
+
+    vocabulary: int
+    context: int | None
+    end: int | None
+
+    def start(self, prompts: Tensor, lengths: Tensor, room: int) -> tuple[Tensor, Cache]:
+        """Logits (B, 1, V) behind prompts (B, P), padded on the right; `room` tokens may follow."""
+        ...
+
+    def extend(self, tokens: Tensor, cache: Cache) -> Tensor:
+        """Logits (B, K, V) behind one more token of every continuation (B, K)."""
+        ...
+
+
+def prompt_lengths(x: Tensor, context: int | None, more: int = 0) -> Tensor:
+    """(N,) tokens of each prompt of x (N, P), padded with `NOTHING` on the right.
+
+    Raises:
+        ValueError: a prompt is empty, has a gap, or leaves no room for `more` tokens in `context`.
+    """
+    held = x >= 0
+    lengths = held.sum(1)
+    if bool((held[:, 1:] & ~held[:, :-1]).any()):
+        raise ValueError("prompts must be padded on the right: a token stands behind padding")
+    if len(x) and int(lengths.min()) == 0:
+        raise ValueError(f"prompt {int(lengths.argmin())} is empty; a text needs a token to follow")
+    if context is not None and len(x) and int(lengths.max()) + more > context:
+        raise ValueError(
+            f"prompt {int(lengths.argmax())} has {int(lengths.max())} tokens and {more} more are "
+            f"to follow, but the model reads {context}; cut the prompts or take a longer context"
+        )
+    return lengths
+
+
+def generate(
+    model: CausalLM, x: Tensor, rule: LabelRule, rng: Rng, *, rows: int | None = None
+) -> Tensor:
+    """(N, max_new_tokens) int64 continuations of prompts x (N, P), `NOTHING` behind their end.
+
+    Tokens that mean the end are taken out wherever they stand; an empty continuation is kept. A
+    draw uses one uniform number for each prompt and place, drawn before anything is decoded.
+
+    Args:
+        model: gives logits; it should be in evaluation mode.
+        x: token ids, padded with `NOTHING` on the right.
+        rule: how the next token is chosen.
+        rng: the stream of the draws.
+        rows: most prompts decoded together; by default as many as a table of logits holds.
+
+    Raises:
+        ValueError: a prompt is empty or too long, the rule is not one of texts, or there are not
+            more tokens than beams.
+    """
+    if rule.kind == "marginal":
+        raise ValueError(
+            "label_rule=marginal is for frames; texts take argmax, sample, nucleus, beam"
+        )
+    if rule.kind == "beam" and rule.beams >= model.vocabulary:
+        raise ValueError(f"beams={rule.beams} must be fewer than the {model.vocabulary} tokens")
+    lengths = prompt_lengths(x, model.context, rule.max_new_tokens)
+    shape = len(x), rule.max_new_tokens
+    luck = torch.empty(*shape)
+    if rule.kind in DRAWN:
+        luck = torch.rand(*shape, generator=rng.gen(), dtype=torch.float64)
+    beams = rule.beams if rule.kind == "beam" else 1
+    rows = rows or max(1, min(ROWS, LOGITS // (beams * model.vocabulary)))
+    written = torch.full(shape, NOTHING, device=x.device)
+    with torch.inference_mode():
+        for index in like_lengths(lengths, rows):
+            size = lengths[index]
+            prompts = x[index, : int(size.max())].long().clamp_min(0)
+            if rule.kind == "beam":
+                written[index] = _beam(model, prompts, size, rule)
+            else:
+                written[index] = _one_by_one(
+                    model, prompts, size, rule, luck[index.to(luck.device)]
+                )
+    return without_end(written, model.end)
+
+
+def like_lengths(lengths: Tensor, rows: int, slack: float = 0.25) -> Iterator[Tensor]:
+    """Positions of prompts in batches of at most `rows`, longest first.
+
+    The shortest of a batch is at most `slack` (and four tokens) shorter than its longest.
+
+    >>> [b.tolist() for b in like_lengths(torch.tensor([3, 40, 4, 38, 2]), rows=4)]
+    [[1, 3], [2, 0, 4]]
+    """
+    order = lengths.argsort(descending=True, stable=True)
+    sizes = lengths[order].tolist()
+    start = 0
+    while start < len(sizes):
+        least = sizes[start] * (1 - slack) - 4
+        stop = start + 1
+        while stop < min(len(sizes), start + rows) and sizes[stop] >= least:
+            stop += 1
+        yield order[start:stop]
+        start = stop
+
+
+def without_end(written: Tensor, end: int | None) -> Tensor:
+    """Texts (N, L) without the token `end` wherever it stands, padded with `NOTHING` behind.
+
+    >>> without_end(torch.tensor([[5, 9, 6], [9, 9, 7]]), end=9).tolist()
+    [[5, 6, -1], [7, -1, -1]]
+    """
+    if end is not None:
+        written = written.masked_fill(written == end, NOTHING)
+    order = (written == NOTHING).to(torch.uint8).argsort(dim=1, stable=True)
+    return written.gather(1, order)
+
+
+def draw(logits: Tensor, rule: LabelRule, luck: Tensor) -> Tensor:
+    """(B,) tokens for logits (B, V) under a rule that is no beam, with luck (B,) in [0, 1).
+
+    >>> rule = LabelRule("nucleus", top_p=0.7)
+    >>> logits = torch.tensor([[0.5, 0.3, 0.2]]).log().expand(2, 3)
+    >>> draw(logits, rule, torch.tensor([0.6, 0.99])).tolist()
+    [0, 1]
+    """
+    if rule.kind not in DRAWN:
+        return logits.argmax(1)
+    scaled = logits.double() / rule.temperature
+    luck = luck.to(scaled.device, scaled.dtype)[:, None]
+    if rule.kind == "sample":
+        return _inverse(scaled.softmax(1).cumsum(1), luck).flatten()
+    kept = min(LIKELIEST, scaled.shape[1])
+    norm = scaled.logsumexp(1, keepdim=True)
+    values, tokens = scaled.topk(kept, dim=1)
+    if kept < scaled.shape[1] and bool(((values - norm).exp().sum(1) < rule.top_p).any()):
+        values, tokens = scaled.sort(dim=1, descending=True, stable=True)
+    probs = (values - norm).exp()
+    # A token stays while those before it hold less than top_p, so the first always does.
+    probs = probs.where(probs.cumsum(1) - probs < rule.top_p, 0.0)
+    return tokens.gather(1, _inverse(probs.cumsum(1), luck)).flatten()
+
+
+def _inverse(mass: Tensor, luck: Tensor) -> Tensor:
+    """(B, 1) first place whose cumulative `mass` (B, V) is above `luck` (B, 1) of the whole."""
+    goal = luck * mass[:, -1:]
+    last = (mass < mass[:, -1:]).sum(1, keepdim=True)  # rounding must not step behind the mass
+    return torch.searchsorted(mass, goal, right=True).minimum(last)
+
+
+def _one_by_one(
+    model: CausalLM, prompts: Tensor, lengths: Tensor, rule: LabelRule, luck: Tensor
+) -> Tensor:
+    """(B, T) tokens, one chosen at a time; `NOTHING` behind the end."""
+    places = rule.max_new_tokens
+    written = prompts.new_full((len(prompts), places), NOTHING)
+    left = torch.arange(len(prompts), device=prompts.device)
+    logits, cache = model.start(prompts, lengths, places)
+    for t in range(places):
+        token = draw(logits[:, 0], rule, luck[left.to(luck.device), t])
+        written[left, t] = token
+        if t == places - 1:
+            break
+        if model.end is not None:
+            going = (token != model.end).nonzero().flatten()
+            if len(going) == 0:
+                break
+            if len(going) < len(left):
+                left, token = left[going], token[going]
+                cache.keep(going)
+        logits = model.extend(token[:, None], cache)
+    return written
+
+
+def _beam(model: CausalLM, prompts: Tensor, lengths: Tensor, rule: LabelRule) -> Tensor:
+    """(B, T) tokens of the best hypothesis: highest log-probability / length ** penalty.
+
+    A prompt leaves the batch when no running hypothesis can still overtake the best finished one.
+    """
+    places, beams, end = rule.max_new_tokens, rule.beams, model.end
+    logits, cache = model.start(prompts, lengths, places)
+    left = torch.arange(len(prompts), device=prompts.device)
+    best = torch.full((len(prompts),), -torch.inf, device=prompts.device, dtype=torch.float64)
+    written = prompts.new_full((len(prompts), places), NOTHING)
+    total = best.new_zeros(len(prompts), 1)
+    text = prompts.new_empty(len(prompts), 1, 0)
+    for t in range(places):
+        score, parent, token = _candidates(total, logits, beams)
+        if end is not None:
+            _finish(best, written, left, text, score, parent, token, beams, end, rule)
+            score = score.masked_fill(token == end, -torch.inf)
+        total, taken = score.topk(beams, dim=1)
+        parent, token = parent.gather(1, taken), token.gather(1, taken)
+        text = text.gather(1, parent[:, :, None].expand(-1, -1, t))
+        text = torch.cat([text, token[:, :, None]], 2)
+        if t == places - 1:
+            break
+        if t == 0:
+            cache.spread(beams)
+        else:
+            cache.reorder(parent)
+        if end is not None:
+            going = _can_win(total[:, 0], best[left], rule, t + 1).nonzero().flatten()
+            if len(going) == 0:
+                return written
+            if len(going) < len(left):
+                left, total, text, token = left[going], total[going], text[going], token[going]
+                cache.keep(going)
+        logits = model.extend(token, cache)
+    ahead = total[:, 0] / places**rule.length_penalty > best[left]
+    written[left] = written[left].where(~ahead[:, None], text[:, 0])
+    return written
+
+
+def _candidates(total: Tensor, logits: Tensor, beams: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores, parents and tokens (B, up to 2K) of the best next steps of beams (B, k), best first.
+
+    Twice as many as beams: at most one of each beam's is the end.
+    """
+    size = logits.shape[2]
+    step = logits.float().log_softmax(2).double() + total[:, :, None]
+    score, at = step.flatten(1).topk(min(2 * beams, step.shape[1] * size), dim=1)
+    return score, at // size, at % size
+
+
+def _finish(
+    best: Tensor,
+    written: Tensor,
+    left: Tensor,
+    text: Tensor,
+    score: Tensor,
+    parent: Tensor,
+    token: Tensor,
+    beams: int,
+    end: int,
+    rule: LabelRule,
+) -> None:
+    """Writes the best hypothesis that ends now where it beats those that ended before.
+
+    Only ends among the first `beams` candidates count, so an unlikely end is no hypothesis.
+    """
+    length = text.shape[2] + 1
+    ends = (score / length**rule.length_penalty)[:, :beams]
+    ends = ends.masked_fill(token[:, :beams] != end, -torch.inf)
+    value, which = ends.max(1)
+    ahead = value > best[left]
+    best[left] = value.where(ahead, best[left])
+    from_beam = parent.gather(1, which[:, None])[:, :, None].expand(-1, -1, length - 1)
+    new = torch.full_like(written[left], NOTHING)
+    new[:, : length - 1] = text.gather(1, from_beam)[:, 0]
+    new[:, length - 1] = end
+    written[left] = new.where(ahead[:, None], written[left])
+
+
+def _can_win(total: Tensor, best: Tensor, rule: LabelRule, length: int) -> Tensor:
+    """(B,) whether the leading beam's score could still be above `best` at some later length."""
+    # A sum of log-probabilities only falls; the longest text divides it most.
+    longest = rule.max_new_tokens if rule.length_penalty > 0 else length + 1
+    return total / longest**rule.length_penalty > best

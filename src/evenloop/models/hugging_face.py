@@ -1,0 +1,236 @@
+"""Any causal language model saved in the Hugging Face format, from this disk.
+
+GPT-2 (Radford et al., 2019) in its published sizes, SmolLM2, or a folder of the user's. They are
+decoded by the same decoder as our own models, with their own cache of keys and values.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from evenloop.models.decoding import generate
+from evenloop.models.language import Likelihood, before, cost, joined, likelihood, whole
+from evenloop.models.weights import find_weights
+from evenloop.rng import Rng
+from evenloop.seams import LabelRule
+
+__all__ = [
+    "FACTORIES",
+    "HuggingFaceLM",
+    "generate_options",
+    "hugging_face",
+    "original_defaults",
+]
+
+CONFIG = "config.json"
+MICRO = MappingProxyType({"gpt2": 16, "gpt2-medium": 8, "gpt2-large": 4})
+GENERATED = MappingProxyType({"gpt2": 400, "gpt2-medium": 200, "gpt2-large": 100})
+
+
+def original_defaults(model: str, decoding: str) -> dict[str, float | int]:
+    """What the published runs of Taori and Hashimoto use for a size of GPT-2.
+
+    Args:
+        model: "gpt2", "gpt2-medium" or "gpt2-large".
+        decoding: "nucleus_sampling" or "beam_search".
+
+    Raises:
+        ValueError: another model or decoding.
+
+    >>> original_defaults("gpt2-large", "beam_search")["generation_batch"]
+    10
+    """
+    if model not in MICRO or decoding not in ("nucleus_sampling", "beam_search"):
+        raise ValueError(
+            f"no published run has model={model!r} and decoding={decoding!r}; the models are "
+            f"{', '.join(MICRO)}, the decodings nucleus_sampling and beam_search"
+        )
+    micro, beams = MICRO[model], decoding == "beam_search"
+    return {
+        "train_batch": micro,
+        "accumulation": 16 // micro,
+        "learning_rate": 5e-5 if model == "gpt2" else 1e-5,
+        "eval_batch": 5 * micro,
+        "generation_batch": GENERATED[model] // (10 if beams else 1),
+        "total_batch": 16,
+    }
+
+
+def generate_options(rule: LabelRule) -> dict[str, Any]:
+    """A rule in the words of `transformers`' own `generate`.
+
+    >>> generate_options(LabelRule("beam", beams=5))
+    {'max_new_tokens': 20, 'do_sample': False, 'num_beams': 5}
+    """
+    options: dict[str, Any] = {"max_new_tokens": rule.max_new_tokens}
+    if rule.kind in ("sample", "nucleus"):
+        options |= {"do_sample": True, "top_p": rule.top_p if rule.kind == "nucleus" else 1.0}
+        options |= {"top_k": 0}
+        if rule.temperature != 1:
+            options |= {"temperature": rule.temperature}
+        return options
+    options |= {"do_sample": False, "num_beams": rule.beams if rule.kind == "beam" else 1}
+    if rule.kind == "beam" and rule.length_penalty != 1:
+        options |= {"length_penalty": rule.length_penalty}
+    return options
+
+
+class _Past:
+    """A transformers cache of B x K continuations, flat, and which of their tokens are real."""
+
+    def __init__(self, past: Any, mask: Tensor) -> None:
+        self.past, self.mask, self.beams = past, mask, 1
+
+    def spread(self, beams: int) -> None:
+        self.past.batch_repeat_interleave(beams)
+        self.mask, self.beams = self.mask.repeat_interleave(beams, 0), beams
+
+    def reorder(self, parent: Tensor) -> None:
+        first = torch.arange(len(parent), device=parent.device)[:, None] * self.beams
+        self.past.reorder_cache((first + parent).flatten())
+
+    def keep(self, prompts: Tensor) -> None:
+        each = torch.arange(self.beams, device=prompts.device)
+        rows = (prompts[:, None] * self.beams + each).flatten()
+        self.past.batch_select_indices(rows)
+        self.mask = self.mask[rows]
+
+
+class HuggingFaceLM(nn.Module):
+    """A `transformers` causal model: prompts (B, P), continuations (B, L) -> `Likelihood`.
+
+    Args:
+        net: the model.
+        end: its end-of-text token, None if it has none.
+    """
+
+    reads_labels = True
+
+    def __init__(self, net: nn.Module, end: int | None) -> None:
+        super().__init__()
+        self.net: Any = net
+        self.end = end
+        config = self.net.config
+        self.vocabulary = int(config.vocab_size)
+        self.context: int | None = getattr(config, "max_position_embeddings", None)
+        takes = inspect.signature(self.net.forward).parameters
+        self._positions = "position_ids" in takes
+        self._last: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
+
+    def forward(self, x: Tensor, y: Tensor) -> Likelihood:
+        """Likelihood of continuations y (B, L) of prompts x (B, P)."""
+        tokens, lengths = joined(x, y)
+        logits = self.net(input_ids=tokens, use_cache=False).logits
+        at = before(lengths, y.shape[1])
+        return likelihood(logits.gather(1, at[:, :, None].expand(-1, -1, logits.shape[2])), y)
+
+    def write(self, x: Tensor, rule: LabelRule, rng: Rng) -> Tensor:
+        """(N, max_new_tokens) continuations of prompts x (N, P); see `decoding.generate`."""
+        return generate(self, whole(self, x), rule, rng)
+
+    def cost(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """(N,) nats and (N,) tokens of continuations y (N, L) of prompts x (N, P)."""
+        return cost(self, whole(self, x), y, rows=16)
+
+    def start(self, prompts: Tensor, lengths: Tensor, room: int) -> tuple[Tensor, _Past]:
+        """Logits (B, 1, V) behind prompts (B, P) of these lengths, and what is remembered."""
+        # These models count a prompt's end as its last column, so padding goes to the left.
+        place = torch.arange(prompts.shape[1], device=prompts.device)
+        position = place - (prompts.shape[1] - lengths)[:, None]
+        mask = (position >= 0).long()
+        tokens = prompts.gather(1, position.clamp_min(0))
+        given = {"position_ids": position.clamp_min(0)} if self._positions else {}
+        made = self.net(
+            input_ids=tokens, attention_mask=mask, use_cache=True, **given, **self._last
+        )
+        return made.logits[:, -1:], _Past(made.past_key_values, mask)
+
+    def extend(self, tokens: Tensor, cache: _Past) -> Tensor:
+        """Logits (B, K, V) behind one more token (B, K) of every continuation."""
+        flat = tokens.reshape(-1, 1)
+        given = {"position_ids": cache.mask.sum(1, keepdim=True)} if self._positions else {}
+        cache.mask = torch.cat([cache.mask, torch.ones_like(flat)], 1)
+        made = self.net(
+            input_ids=flat,
+            attention_mask=cache.mask,
+            past_key_values=cache.past,
+            use_cache=True,
+            **given,
+        )
+        cache.past = made.past_key_values
+        logits: Tensor = made.logits[:, -1]
+        return logits.view(*tokens.shape, -1)
+
+
+def hugging_face(
+    *,
+    vocabulary: int,
+    end: int | None = None,
+    weights: Path | str | None = None,
+    name: str = "hugging-face",
+) -> nn.Module:
+    """The causal model saved in the folder `weights`, as `save_pretrained` writes it.
+
+    Args:
+        vocabulary: tokens of the data; the model must know at least as many.
+        end: the token that ends a text; by default what the model's own settings say.
+        weights: the folder; None for `weights.weights_folder(name)`.
+        name: what the model is called.
+
+    Raises:
+        FileNotFoundError: no weights are there (nothing is downloaded).
+        ModuleNotFoundError: transformers is not installed; names the extra.
+        ValueError: the data's tokens are not the model's.
+    """
+    folder = find_weights(name, weights, CONFIG)
+    try:
+        from transformers import AutoModelForCausalLM
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"net={name!r} needs transformers; install the extra: pip install 'evenloop[text]'"
+        ) from error
+    try:
+        net = AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, dtype=torch.float32
+        )
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{name}: {folder} has {CONFIG} but no weights that can be read "
+            f"({str(error).splitlines()[0]}). Put model.safetensors there; nothing is downloaded"
+        ) from error
+    if vocabulary > net.config.vocab_size:
+        raise ValueError(
+            f"the data has {vocabulary} tokens and {name} knows {net.config.vocab_size}; give the "
+            f"world the model's own tokenizer, tokens={str(folder)!r}"
+        )
+    own = net.config.eos_token_id
+    if isinstance(own, list):
+        own = own[0] if own else None
+    return HuggingFaceLM(net, own if end is None else end)
+
+
+def _named(name: str) -> Callable[..., nn.Module]:
+    def factory(
+        *, vocabulary: int, end: int | None = None, weights: Path | str | None = None
+    ) -> nn.Module:
+        return hugging_face(vocabulary=vocabulary, end=end, weights=weights, name=name)
+
+    factory.__name__ = name
+    factory.__doc__ = f"{name} from its folder on this disk; see `hugging_face`."
+    return factory
+
+
+FACTORIES: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
+    {
+        name: _named(name)
+        for name in ("gpt2", "gpt2-medium", "gpt2-large", "smollm2", "hugging-face")
+    }
+)
+"""Builders by the name a config uses."""
