@@ -47,6 +47,8 @@ def test_the_page_says_who_pays(page: str) -> None:
     for words in (
         "Compression",
         "Largest excess accuracy gap",
+        "Accuracy against disparity, by sparsity",
+        "Largest excess gap of every seed in percent against a tolerance of 2;",
         "On the training rows the largest excess gap of the last round is",
         "On the audit split the largest excess gap of the last round is",
         "tolerance 0.02",

@@ -17,7 +17,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-__all__ = ["STYLES", "Line", "line_figure"]
+__all__ = [
+    "FAINT",
+    "INK",
+    "SERIES",
+    "SETTINGS",
+    "STYLES",
+    "Line",
+    "as_element",
+    "frame",
+    "legend",
+    "line_figure",
+]
 
 Floats = NDArray[np.float64]
 
@@ -28,6 +39,12 @@ LONG = 34
 INK, FAINT = "#010101", "#020202"
 SERIES = tuple(f"#0{i}0{i}0f" for i in range(1, 9))
 STYLES: tuple[str, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)), "-")  # type: ignore[assignment]
+SETTINGS: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "evenloop",
+    "font.family": "sans-serif",
+    "font.size": 9,
+}
 CSS = {INK: "var(--ink)", FAINT: "var(--faint)"} | {
     colour: f"var(--s{i})" for i, colour in enumerate(SERIES)
 }
@@ -66,31 +83,25 @@ def line_figure(
         zero: whether to draw the line of zero.
         size: in inches; the page scales it.
     """
-    settings: dict[Any, Any] = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": "evenloop",
-        "font.family": "sans-serif",
-        "font.size": 9,
-    }
-    with mpl.rc_context(settings):
+    with mpl.rc_context(SETTINGS):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
-        _frame(axes, title, xlabel, ylabel)
+        frame(axes, title, xlabel, ylabel)
         if zero:
             axes.axhline(0, color=FAINT, linewidth=0.8)
         crowded = len(lines) > CROWDED
         drawn = [_draw(axes, line, place, crowded) for place, line in enumerate(lines)]
         if len(lines) > 1:
-            _legend(figure, drawn, [line.label for line in lines])
+            legend(figure, drawn, [line.label for line in lines])
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    return _as_element(text.getvalue(), _described(title, lines))
+    return as_element(text.getvalue(), _described(title, lines))
 
 
-def _legend(figure: Figure, drawn: Sequence[Artist], names: Sequence[str]) -> None:
+def legend(figure: Figure, drawn: Sequence[Artist], names: Sequence[str]) -> None:
     """Below the panel; names are set as they are: matplotlib would skip "_x" and parse "$x$"."""
-    legend = figure.legend(
+    box = figure.legend(
         drawn,
         [str(place) for place in range(len(names))],
         loc="outside lower center",
@@ -100,12 +111,13 @@ def _legend(figure: Figure, drawn: Sequence[Artist], names: Sequence[str]) -> No
         fontsize=9,
         handlelength=2.6,
     )
-    for text, name in zip(legend.get_texts(), names, strict=True):
+    for text, name in zip(box.get_texts(), names, strict=True):
         text.set_text(name)
         text.set_parse_math(False)
 
 
-def _frame(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
+def frame(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
+    """Title, axis labels, grid and spines in the page's ink."""
     heading = axes.set_title(title, color=INK, fontsize=10.5, loc="left")
     axes.set_xlabel(xlabel, color=INK)
     axes.set_ylabel(ylabel, color=INK)
@@ -150,7 +162,7 @@ def _described(title: str, lines: Sequence[Line]) -> str:
     return f"{title}: {'; '.join(parts)}"
 
 
-def _as_element(svg: str, described: str) -> str:
+def as_element(svg: str, described: str) -> str:
     """The bare element: page colours, a label for screen readers, no XML prologue."""
     svg = svg[svg.index("<svg") :]
     for colour, name in CSS.items():

@@ -15,6 +15,7 @@ from evenloop.claims import ExcessGapClaim
 from evenloop.measures.null_excess import null_worst_excess
 from evenloop.record import Row
 from evenloop.report.figures import Line, line_figure
+from evenloop.report.plane import Path, plane_figure
 from evenloop.report.sections import Section, Table
 from evenloop.report.study import Study
 from evenloop.rng import Rng
@@ -59,7 +60,12 @@ def build(study: Study) -> Section | None:
         text=text,
         figures=_figures(study, tolerance),
         note=f"Bands: {study.limits()}.",
-        tables=[_by_round(study), _by_group(study), *_layers(last[0])],
+        tables=[
+            _by_round(study),
+            *([] if tolerance is None else [_kept(study, float(tolerance))]),
+            _by_group(study),
+            *_layers(last[0]),
+        ],
         summary=verdicts[:2],
     )
 
@@ -85,7 +91,10 @@ def _figures(study: Study, tolerance: float | None) -> list[str]:
     if tolerance is not None:
         level = np.full(study.rounds, float(tolerance))
         worst.append(Line("tolerance", level, flat=True))
-    figures = [line_figure("Largest excess accuracy gap", worst, ylabel="accuracy", zero=True)]
+    figures = [
+        _tradeoff(study, tolerance),
+        line_figure("Largest excess accuracy gap", worst, ylabel="accuracy", zero=True),
+    ]
     groups = study.first.counts["audit"].groups
     lines = {g: study.line(g, EXCESS, "audit", g) for g in groups}
     order = sorted(groups, key=lambda g: -np.nan_to_num(lines[g].value[-1], nan=-np.inf))
@@ -98,6 +107,23 @@ def _figures(study: Study, tolerance: float | None) -> list[str]:
         )
     )
     return figures + _paths(study)
+
+
+def _tradeoff(study: Study, tolerance: float | None) -> str:
+    """Accuracy against the largest excess gap, a mark for every sparsity."""
+    rows = max((record.rows for record in study.records.values()), key=len)
+    marks = [f"{100 * float(row.values['sparsity']):g}%" for row in rows]
+    paths = [
+        Path(where, study.grid(WORST, split), study.grid("accuracy", split), marks)
+        for split, where in SPLITS.items()
+    ]
+    return plane_figure(
+        "Accuracy against disparity, by sparsity",
+        paths,
+        xlabel="largest excess accuracy gap",
+        ylabel="accuracy",
+        limit=tolerance,
+    )
 
 
 def _paths(study: Study) -> list[str]:
@@ -152,6 +178,29 @@ def _by_round(study: Study) -> Table:
     return Table(caption, head, rows)
 
 
+def _kept(study: Study, tolerance: float) -> Table:
+    """Whether the tolerance was kept: every seed's largest gap, and the chance range beside it."""
+    rows = []
+    for round in range(study.rounds):
+        records = {s: r.rows for s, r in study.records.items() if len(r.rows) > round}
+        first = next(iter(records.values()))[round]
+        row = [f"{float(first.values['sparsity']):g}"]
+        for split in ("fit", "audit"):
+            claim = ExcessGapClaim(tolerance, "fit" if split == "fit" else "audit")
+            found = [claim.verdict(rows_, round) for rows_ in records.values()]
+            says = [verdict.says for verdict in found]
+            seeds = ", ".join(f"{100 * verdict.measured:.1f}" for verdict in found)
+            row += [seeds, ", ".join(f"{says.count(s)} {s}" for s in sorted(set(says)))]
+        low, middle, high = (100 * v for v in _chance(first))
+        rows.append([*row, f"{middle:.1f} ({low:.1f} to {high:.1f})"])
+    head = ["sparsity", "training rows", "kept", "audit split", "kept", "by chance alone, audit"]
+    caption = (
+        f"Largest excess gap of every seed in percent against a tolerance of {100 * tolerance:g}; "
+        "by chance alone: median and 5 to 95 % of the first seed's, were all groups damaged alike"
+    )
+    return Table(caption, head, rows)
+
+
 def _by_group(study: Study) -> Table:
     last = next(iter(study.records.values())).rows[-1]
     rows = []
@@ -179,14 +228,22 @@ def _interval(gap: Line) -> str:
 
 
 def _noise(row: Row) -> str:
-    lost = row.moments.get("audit.lost")
-    if lost is None:
+    low, middle, high = _chance(row)
+    if np.isnan(middle):
         return ""
-    low, middle, high = null_worst_excess(lost, rng=Rng.of(0).at("null").numpy())
     return (
         f"With no difference between groups the largest excess gap on this audit split would be "
         f"{middle:.3f} (5 to 95 %: {low:.3f} to {high:.3f})."
     )
+
+
+def _chance(row: Row) -> tuple[float, float, float]:
+    """5, 50 and 95 % points of the largest audit gap with no difference between groups."""
+    lost = row.moments.get("audit.lost")
+    if lost is None:
+        return float("nan"), float("nan"), float("nan")
+    low, middle, high = null_worst_excess(lost, rng=Rng.of(0).at("null").numpy()).tolist()
+    return low, middle, high
 
 
 def _layers(row: Row) -> list[Table]:
