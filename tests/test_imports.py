@@ -55,7 +55,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "optimizer": {"recipe"},
     "readings": GROUND | {"seams"},
     "fit": GROUND | METHODS | {"seams", "recipe", "optimizer", "augment", "accumulation"},
-    "audit": MEASURED | {"fit", "readings", "seams"},
+    "audit": MEASURED | {"fit", "readings", "seams", "heuristics"},
     "world": GROUND | METHODS | {"seams", "recipe", "fit"},
     "record": MEASURED,
     "claims": MEASURED | {"record", "bound"},

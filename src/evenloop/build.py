@@ -69,7 +69,7 @@ def assemble(config: RunConfig, seed: int) -> Job:
         net = _Net(config.net, shape, classes, normalisation)
         world, audit = (
             World(train, config.by, net, recipe, keep_order=True),
-            Audit(held_out, config.by),
+            Audit(held_out, config.by, draws=config.audit_draws),
         )
     else:
         by = () if config.by == ("truth",) else config.by

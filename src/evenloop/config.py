@@ -78,6 +78,7 @@ class RunConfig(BaseModel):
         test_size: rows of the audit split.
         audit: "random" rows of the data, or rows of its own "test" split; with "test" the other
             splits are trained on.
+        audit_draws: dropout masks whose mean probabilities are audited; 0 for the plain net.
         by: columns whose product defines the groups.
         rounds: most rounds to run.
         seeds: one run each.
@@ -95,6 +96,7 @@ class RunConfig(BaseModel):
     imbalance: int = Field(default=0, ge=0)
     test_size: int = Field(ge=1)
     audit: Literal["random", "test"] = "random"
+    audit_draws: int = Field(default=0, ge=0)
     by: tuple[str, ...] = ("truth",)
     rounds: int = Field(ge=1)
     seeds: Annotated[tuple[Seed, ...], AfterValidator(_distinct)] = Field(
@@ -106,7 +108,10 @@ class RunConfig(BaseModel):
 
         A run with more seeds or more rounds continues the one that has fewer.
         """
-        return self.model_dump(mode="json", exclude={"about", "seeds", "rounds"})
+        left_out = {"about", "seeds", "rounds"}
+        if not self.audit_draws:
+            left_out.add("audit_draws")  # as in studies that were made before there was such a key
+        return self.model_dump(mode="json", exclude=left_out)
 
     def digest(self) -> str:
         """Eight hex digits of the identity."""
