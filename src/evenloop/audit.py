@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,10 @@ from evenloop.counts import Counts, Moments
 from evenloop.data import GroupedData
 from evenloop.fit import predict
 from evenloop.groups import GroupIndex
+from evenloop.heuristics.posterior import MCDropout, score_pool
+from evenloop.heuristics.uncertainty import mean_probs
 from evenloop.readings import Reading, Statistic, padded
+from evenloop.rng import Rng
 from evenloop.seams import Writes
 
 __all__ = ["CONFIDENCE_BINS", "Audit", "Statistic"]
@@ -28,6 +32,10 @@ class Audit:
     A statistic maps inputs (B, ...) and labels (B,) to one number per item (B,); its mean under
     predictions, under the truth and over the training labels is what a bias is read from. Labels
     that have structure need a `reading`, which brings statistics of its own.
+
+    With `draws` above 0 a model is judged by its Bayesian prediction: the mean of the class
+    probabilities over that many dropout masks, not of the logits. The masks are the same for every
+    model, so that models differ by what they learned alone.
     """
 
     data: GroupedData
@@ -35,8 +43,11 @@ class Audit:
     statistics: Mapping[str, Statistic] = field(default_factory=dict)
     batch: int = 1024
     reading: Reading | None = None
+    draws: int = 0
 
     def __post_init__(self) -> None:
+        if self.draws < 0:
+            raise ValueError(f"draws must be at least 0, got {self.draws}")
         if len(self.data) == 0:
             raise ValueError("the audit split has no rows; raise test_size above 0")
         if (self.reading is None) != (self.data.schema.structure is None):
@@ -62,7 +73,7 @@ class Audit:
         """
         data = self.data
         groups = GroupIndex.of(data, self.by)
-        logits = predict(model, data.x, batch=self.batch).double()
+        logits = self._logits(model).double()
         predicted = answer(logits)
         counts = {"audit": Counts.of(predicted, data.truth, groups, data.schema.classes)}
         loss = nn.functional.cross_entropy(logits, data.truth, reduction="none")
@@ -74,7 +85,7 @@ class Audit:
             "audit.hit": Moments.of((predicted == data.truth).double(), bins),
         }
         if reference is not None:
-            before = predict(reference, data.x, batch=self.batch).argmax(1)
+            before = self._logits(reference).argmax(1)
             counts["audit.reference"] = Counts.of(before, data.truth, groups, data.schema.classes)
             lost = (before == data.truth).double() - (predicted == data.truth).double()
             moments["audit.lost"] = Moments.of(lost, groups)
@@ -82,6 +93,15 @@ class Audit:
             for kind, y in (("predicted", predicted), ("truth", data.truth)):
                 moments[f"audit.{name}.{kind}"] = Moments.of(statistic(data.x, y), groups)
         return counts, moments
+
+    def _logits(self, model: nn.Module) -> Tensor:
+        """(N, C) logits, or the log of the mean probabilities over draws."""
+        if not self.draws:
+            return predict(model, self.data.x, batch=self.batch)
+        posterior = MCDropout(model, self.draws, rows=self.batch)
+        mean = partial(mean_probs, kind="logits")
+        probs = score_pool(posterior, self.data.x, mean, rng=Rng.of(0).at("audit"))
+        return probs.clamp_min(torch.finfo(torch.float64).tiny).log().to(self.data.truth.device)
 
     def written(
         self, model: nn.Module, write: Write, trained: GroupedData
