@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from evenloop.accumulation import update_events
 from evenloop.audit import Audit
 from evenloop.counts import Moments
 from evenloop.data import NOTHING, GroupedData, Structure
@@ -21,8 +22,9 @@ from evenloop.readings import padded
 from evenloop.recipe import Recipe
 from evenloop.record import Record
 from evenloop.rng import Rng
+from evenloop.samplers.uniform import Uniform
 from evenloop.seams import LabelRule
-from tests.structured_kit import PAIRS, PairLoss, Pairs, Parity, pairs
+from structured_kit import PAIRS, PairLoss, Pairs, Parity, pairs
 
 RECIPE = Recipe(lr=0.5, batch=16, epochs=4)
 
@@ -93,6 +95,41 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole() -> None:
         nets.append((net.heads.weight, done.losses))
     assert torch.allclose(nets[0][0], nets[1][0], rtol=0, atol=1e-12)
     assert np.allclose(nets[0][1], nets[1][1], rtol=0, atol=1e-12)
+
+
+def test_published_accumulation_steps_at_its_own_times_and_rates() -> None:
+    data = pairs(22)
+    net = seeded(Pairs, 3)
+    recipe = Recipe(
+        lr=0.5, batch=4, micro_batch=2, epochs=1, schedule="linear", accumulation="published"
+    )
+    done = fit(net, data, GroupIndex.of(data), recipe=recipe, rng=Rng.of(0), objective=PairLoss())
+    assert done.steps == len(update_events(11, 2, order="published"))
+    ours, order = (
+        seeded(Pairs, 3),
+        list(
+            Uniform().epoch(
+                data, GroupIndex.of(data), batch=2, rng=Rng.of(0).at("epoch", 0).at("sampler")
+            )
+        ),
+    )
+    sgd = torch.optim.SGD(ours.parameters(), lr=0.5)
+    for event in update_events(11, 2, lr=0.5, order="published"):
+        sgd.zero_grad()
+        for part in event.micro_batches:
+            assert isinstance(order[part], torch.Tensor)
+            rows = data.take(order[part])
+            (PairLoss().loss(ours(rows.x, rows.y), rows.y, rows.y) / 2).backward()
+        sgd.param_groups[0]["lr"] = event.lr
+        sgd.step()
+    assert torch.allclose(net.heads.weight, ours.heads.weight, rtol=0, atol=1e-6)
+
+
+def test_published_accumulation_needs_parts_and_a_linear_rate() -> None:
+    with pytest.raises(ValueError, match="accumulation='published' needs schedule='linear'"):
+        Recipe(accumulation="published", micro_batch=2)
+    with pytest.raises(ValueError, match="micro_batch must be 1 or more, or None, got 0"):
+        Recipe(micro_batch=0)
 
 
 def test_parts_are_refused_where_the_objective_looks_at_the_whole_batch() -> None:

@@ -20,8 +20,8 @@ from evenloop.augment import augment
 from evenloop.data import GroupedData
 from evenloop.groups import GroupIndex
 from evenloop.objectives.erm import Erm
-from evenloop.optimizer import build_optimizer
-from evenloop.recipe import Recipe, rate
+from evenloop.optimizer import Plan, build_optimizer, plan_updates
+from evenloop.recipe import Recipe
 from evenloop.rng import Rng
 from evenloop.samplers.uniform import Uniform
 from evenloop.seams import Batch, Objective, ReadsLabels, Sampler, Seen, Separable, Surgery
@@ -147,8 +147,9 @@ def fit(
     data = data.to(recipe.device)
     groups = GroupIndex(groups.cell.to(recipe.device), groups.names)
     job = _prepare(model, data, groups, recipe, sampler, objective, surgery)
-    per_epoch = job.sampler.steps(len(data), recipe.batch)
     epochs = recipe.epochs_for(len(data))
+    taken = recipe.batch_taken
+    per_epoch = job.sampler.steps(len(data), taken)
     if per_epoch == 0:
         raise ValueError(
             f"batch={recipe.batch} is larger than the {len(data)} training rows and short batches "
@@ -158,9 +159,10 @@ def fit(
     if saved:
         job.load(saved)
     forward = _forward(job.model, torch.compile(job.model) if recipe.compile else job.model)
+    plan = plan_updates(recipe, per_epoch, epochs)
     started = last_saved = time.monotonic()
     while job.epoch < epochs:
-        _epoch(job, forward, data, groups, recipe, rng, per_epoch, per_epoch * epochs)
+        _epoch(job, forward, data, groups, recipe, rng, plan)
         job.epoch += 1
         if keep is not None:
             keep.epoch(rng.name, job.epoch, epochs, len(data))
@@ -172,7 +174,7 @@ def fit(
         job.surgery.finish(job.model)
     if keep is not None and time.monotonic() - started >= recipe.checkpoint_seconds:
         keep.save(rng.name, job.state())  # until its round is committed, lest it be done twice
-    return Fit(job.model.eval(), tuple(job.losses), per_epoch * epochs)
+    return Fit(job.model.eval(), tuple(job.losses), plan.updates)
 
 
 def _prepare(
@@ -220,34 +222,39 @@ def _epoch(
     groups: GroupIndex,
     recipe: Recipe,
     rng: Rng,
-    per_epoch: int,
-    total: int,
+    plan: Plan,
 ) -> None:
     job.model.train()
     if job.surgery is not None:
         job.surgery.begin(job.model, job.epoch)
     stream = rng.at("epoch", job.epoch)
     moved = stream.at("augment").gen(recipe.device)
-    batches = job.sampler.epoch(data, groups, batch=recipe.batch, rng=stream.at("sampler"))
-    step = job.epoch * per_epoch
+    batches = job.sampler.epoch(data, groups, batch=recipe.batch_taken, rng=stream.at("sampler"))
+    step = job.epoch * plan.per_epoch
     losses: list[Tensor] = []
     rows: list[int] = []
     with private_noise(stream.at("noise"), recipe.device):
         for drawn in batches:
             batch = _batch(drawn, data, groups, recipe, moved)
-            for group in job.optimizer.param_groups:
-                group["lr"] = rate(step, total, per_epoch, recipe)
-            losses.append(_step(job, forward, batch, recipe, step))
+            losses.append(_step(job, forward, batch, recipe, step, plan))
             rows.append(len(batch))
             step += 1
-    if step != (job.epoch + 1) * per_epoch:
-        raise RuntimeError(f"the sampler gave {len(losses)} batches and announced {per_epoch}")
+    if step != (job.epoch + 1) * plan.per_epoch:
+        raise RuntimeError(f"the sampler gave {len(losses)} batches and announced {plan.per_epoch}")
     job.losses.append(_mean_loss(torch.stack(losses), rows, rng.name, job.epoch))
 
 
-def _step(job: _Job, forward: Forward, batch: Batch, recipe: Recipe, step: int) -> Tensor:
-    job.optimizer.zero_grad(set_to_none=True)
-    loss, outputs = _gradient(job, forward, batch, recipe)
+def _step(
+    job: _Job, forward: Forward, batch: Batch, recipe: Recipe, step: int, plan: Plan
+) -> Tensor:
+    if plan.begins(step):
+        job.optimizer.zero_grad(set_to_none=True)
+    loss, outputs = _gradient(job, forward, batch, recipe, plan.weight)
+    lr = plan.lr(step)
+    if lr is None:
+        return loss
+    for group in job.optimizer.param_groups:
+        group["lr"] = lr
     if recipe.clip_norm:
         trained = [*job.model.parameters(), *job.objective.parameters()]
         nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
@@ -260,11 +267,13 @@ def _step(job: _Job, forward: Forward, batch: Batch, recipe: Recipe, step: int) 
     return loss
 
 
-def _gradient(job: _Job, forward: Forward, batch: Batch, recipe: Recipe) -> tuple[Tensor, Any]:
-    """The batch's gradient left in the parameters; its loss and outputs without gradient."""
+def _gradient(
+    job: _Job, forward: Forward, batch: Batch, recipe: Recipe, weight: float
+) -> tuple[Tensor, Any]:
+    """The batch's gradient, added to the parameters'; its loss and outputs without gradient."""
     if recipe.micro_batch is None or len(batch) <= recipe.micro_batch:
         loss, outputs = _loss(job, forward, batch, recipe)
-        loss.backward()  # type: ignore[no-untyped-call]
+        (loss if weight == 1 else loss * weight).backward()  # type: ignore[no-untyped-call]
         return loss.detach(), _detached(outputs)
     objective = job.objective
     assert isinstance(objective, Separable)

@@ -1,15 +1,54 @@
-"""A recipe's optimiser, fused where one kernel can do the update."""
+"""A recipe's optimiser, fused where one kernel can do the update, and the plan of its updates."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from evenloop.recipe import Recipe
+from evenloop.accumulation import update_events
+from evenloop.recipe import Recipe, rate
 
-__all__ = ["build_optimizer"]
+__all__ = ["Plan", "build_optimizer", "plan_updates"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which of the batches taken end an update, and at what rate.
+
+    Attributes:
+        per_epoch: batches taken in an epoch.
+        updates: optimiser steps in all.
+        weight: what each batch's gradient is multiplied by.
+        lr: the rate of the update that a batch (counted over all epochs) ends, None if it ends
+            none.
+    """
+
+    per_epoch: int
+    updates: int
+    weight: float
+    lr: Callable[[int], float | None]
+
+    def begins(self, step: int) -> bool:
+        """Whether the batch is the first of an update."""
+        return step % self.per_epoch == 0 or self.lr(step - 1) is not None
+
+
+def plan_updates(recipe: Recipe, per_epoch: int, epochs: int) -> Plan:
+    """The updates of a training run of `epochs` epochs with `per_epoch` batches taken in each.
+
+    >>> [plan_updates(Recipe(lr=0.5), 2, 1).lr(step) for step in (0, 1)]
+    [0.5, 0.5]
+    """
+    total = per_epoch * epochs
+    if recipe.accumulation == "exact":
+        return Plan(per_epoch, total, 1.0, lambda step: rate(step, total, per_epoch, recipe))
+    parts = recipe.batch // recipe.batch_taken
+    events = update_events(per_epoch, parts, epochs=epochs, lr=recipe.lr, order="published")
+    ends = {event.epoch * per_epoch + event.micro_batches[-1]: event.lr for event in events}
+    return Plan(per_epoch, len(events), 1 / parts, ends.get)
 
 
 def build_optimizer(params: Iterable[Tensor], recipe: Recipe) -> torch.optim.Optimizer:

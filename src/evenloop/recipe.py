@@ -102,7 +102,7 @@ class Recipe:
         micro_batch: rows taken at a time where a batch does not fit into memory; the gradients of
             a batch's parts are summed. None takes all at once.
         accumulation: "exact" gives the gradient of the whole batch; "published" repeats the order
-            of updates of the published text runs (see `evenloop.accumulation`).
+            of updates of the published text runs, along a line to 0 (see `evenloop.accumulation`).
         epochs: a number, or the name of a rule of the number of rows (`EPOCH_RULES`).
         schedule: how the rate moves, see `rate`.
         final_lr: the rate at the end of "piecewise", "cosine" and "linear"; None is the paper's
@@ -168,6 +168,12 @@ class Recipe:
             _require(
                 _whole(self.micro_batch), "micro_batch", self.micro_batch, "1 or more, or None"
             )
+        in_parts = self.micro_batch is not None and self.schedule == "linear"
+        if self.accumulation == "published" and not in_parts:
+            raise ValueError(
+                f"accumulation='published' needs schedule='linear' and micro_batch=, got "
+                f"schedule={self.schedule!r} and micro_batch={self.micro_batch}"
+            )
         self._check_ranges()
         if self.optimizer != "sgd" and (self.momentum or self.nesterov):
             raise ValueError(
@@ -197,6 +203,16 @@ class Recipe:
             self.milestones,
             "rising shares of the epochs between 0 and 1",
         )
+
+    @property
+    def batch_taken(self) -> int:
+        """Rows that a sampler is asked for at a time.
+
+        >>> Recipe(batch=16, micro_batch=4).batch_taken
+        16
+        """
+        published = self.accumulation == "published"
+        return min(self.micro_batch or self.batch, self.batch) if published else self.batch
 
     def epochs_for(self, n: int) -> int:
         """Epochs over `n` training rows.
