@@ -161,23 +161,46 @@ class RatioObjective:
         if reduce is not None:
             reduce(sums)
         count = sums[:, -1]
-        mean = (sums[:, :-1] / count.clamp_min(1)[:, None]).detach().requires_grad_()
+        mean = (sums[:, :-1] / count.clamp_min(1)[:, None]).detach()
         seen = count > 0
         part = (count if share is None else share.to(count).flatten()) * seen
         part = part / part.sum()
-        with torch.enable_grad():
-            accuracy = (part * mean[:, 0]).sum()
-            gap = self._gap(mean[:, -1].view(shape), part.view(shape))
-            value = self.fairness_weight * gap + self.accuracy_weight * accuracy
-            (slope,) = torch.autograd.grad(value, mean)
+        accuracy = (part * mean[:, 0]).sum()
+        gap, tilt = self._tilted(mean[:, -1].view(shape), part.view(shape))
+        slope = torch.zeros_like(mean)
+        slope[:, 0] = self.accuracy_weight * part
+        slope[:, -1] += self.fairness_weight * tilt.flatten()
         per_row = slope / count.clamp_min(1)[:, None]
-        table = torch.where(seen, mean[:, 0].detach(), torch.nan).view(shape)
-        return Outer(value.detach(), gap.detach(), accuracy.detach(), table, per_row[cell])
+        table = torch.where(seen, mean[:, 0], torch.nan).view(shape)
+        value = self.fairness_weight * gap + self.accuracy_weight * accuracy
+        return Outer(value, gap, accuracy, table, per_row[cell])
 
-    def _gap(self, mean: Tensor, share: Tensor) -> Tensor:
+    def _tilted(self, mean: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+        """The gap (a scalar) and its derivative by the cell means, (C, G)."""
         sizes = self.sizes or (mean.shape[1],)
         if torch.Size(sizes).numel() != mean.shape[1]:
             raise ValueError(f"sizes {sizes} do not multiply to the {mean.shape[1]} groups")
+        if self.aggregate != "max" or self.reference != "pairwise" or len(sizes) > 1:
+            with torch.enable_grad():
+                leaf = mean.requires_grad_()
+                gap = self._gap(leaf, share)
+                (tilt,) = torch.autograd.grad(gap, leaf)
+            return gap.detach(), tilt
+        level, den, seen = self._levels(mean * share, share)  # the usual case, in closed form
+        high, top = level.masked_fill(~seen, -torch.inf).max(1)
+        low, bottom = level.masked_fill(~seen, torch.inf).min(1)
+        if self.fairness == "worst_cell":
+            low = torch.zeros_like(high)
+        spread = torch.where(seen.any(1), high - low, 0.0)
+        gap, row = spread.max(0, keepdim=True)
+        sign = torch.zeros_like(level)
+        sign[row, top[row]] = 1.0
+        if self.fairness != "worst_cell":
+            sign[row, bottom[row]] -= 1.0
+        return gap[0], sign * seen * share / torch.where(seen, den, 1.0)
+
+    def _gap(self, mean: Tensor, share: Tensor) -> Tensor:
+        sizes = self.sizes or (mean.shape[1],)
         if len(sizes) == 1:
             return self._variable_gap(mean * share, share)
         total = (mean * share).view(-1, *sizes)
@@ -190,25 +213,32 @@ class RatioObjective:
 
     def _variable_gap(self, num: Tensor, den: Tensor) -> Tensor:
         """The gap of one group variable from (C, G) sums and shares."""
-        if self.fairness == "eqopp":
-            num, den = num[list(self.positive)], den[list(self.positive)]
-        elif self.fairness in ("equal_loss", "dp"):
-            num, den = num.sum(0, keepdim=True), den.sum(0, keepdim=True)
-        elif self.fairness == "dp_cellwise":
-            den = den.sum(0, keepdim=True).expand_as(num)
-        seen = den > 0
-        level = num / torch.where(seen, den, 1.0)
+        level, den, seen = self._levels(num, den)
         if self.fairness == "worst_cell":
             return self._pick(level, seen)
         if self.reference == "pooled":
-            pooled = num.sum(1, keepdim=True) / den.sum(1, keepdim=True).clamp_min(1e-12)
+            total = den.sum(1, keepdim=True).clamp_min(1e-12)
+            pooled = (level * den).sum(1, keepdim=True) / total
             return self._pick((level - pooled).abs(), seen)
         if self.aggregate == "max":  # the widest pair of a row is its largest and smallest
             high = level.masked_fill(~seen, -torch.inf).amax(1)
             low = level.masked_fill(~seen, torch.inf).amin(1)
             return torch.where(seen.any(1), high - low, 0.0).max()
-        i, j = torch.triu_indices(num.shape[1], num.shape[1], 1, device=num.device)
+        i, j = torch.triu_indices(level.shape[1], level.shape[1], 1, device=level.device)
         return self._pick((level[:, i] - level[:, j]).abs(), seen[:, i] & seen[:, j])
+
+    def _levels(self, num: Tensor, den: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(R, G) what is compared between groups, what it is divided by, and where it is known."""
+        if self.fairness == "eqopp":
+            kept = torch.zeros_like(den[:, :1])
+            kept[list(self.positive)] = 1.0
+            num, den = num * kept, den * kept
+        elif self.fairness in ("equal_loss", "dp"):
+            num, den = num.sum(0, keepdim=True), den.sum(0, keepdim=True)
+        elif self.fairness == "dp_cellwise":
+            den = den.sum(0, keepdim=True).expand_as(num)
+        seen = den > 0
+        return num / torch.where(seen, den, 1.0), den, seen
 
     def _pick(self, gaps: Tensor, seen: Tensor) -> Tensor:
         """The aggregate of non-negative gaps over the seen entries; 0 when there is none."""
