@@ -25,6 +25,7 @@ MEASURED = GROUND | {"counts", "measures", "intervals", "shares"}
 METHODS = {"samplers", "objectives", "surgery", "heuristics"}  # usable in a stranger's own loop
 TRAINED = MEASURED | METHODS | {
     "seams", "heads", "augment", "recipe", "optimizer", "accumulation", "fit", "models", "readings",
+    "roles",
 }  # fmt: skip
 KEPT = {"bound", "record", "claims", "audit"}  # what a loop may not know, but for the bound
 RUN = TRAINED | KEPT | {"world", "loop"}
@@ -46,15 +47,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "rates": MEASURED,
     "metrics": MEASURED | {"record", "claims"},
     "seams": GROUND,
-    **{method: GROUND | {"seams", "heads"} for method in METHODS},
-    "models": GROUND | {"seams", "heads"},
+    "roles": GROUND,
+    **{method: GROUND | {"seams", "heads", "roles"} for method in METHODS},
+    "models": GROUND | {"seams", "heads", "roles"},
     "scorers": HELPERS,
     "texts": GROUND | {"scorers"},
     "augment": HELPERS | {"rng"},
     "recipe": HELPERS | {"rng", "augment"},
-    "optimizer": {"recipe"},
+    "optimizer": {"recipe", "accumulation"},
     "readings": GROUND | {"seams"},
-    "fit": GROUND | METHODS | {"seams", "recipe", "optimizer", "augment", "accumulation"},
+    "fit": GROUND | METHODS | {"seams", "recipe", "optimizer", "augment"},
     "audit": MEASURED | {"fit", "readings", "seams", "heuristics"},
     "world": GROUND | METHODS | {"seams", "recipe", "fit"},
     "record": MEASURED,

@@ -1,0 +1,229 @@
+"""The conditional random field over frames, as functions of its potentials.
+
+The score of a frame (v, u) is a_v + sum_r b_{v,r,u_r}: no potential links two roles, so every sum
+and maximum over frames is exact and costs one pass over the potentials,
+
+    log Z = logsumexp_v ( a_v + sum_r logsumexp_u b_{v,r,u} ).
+
+Reference: Yatskar, Zettlemoyer and Farhadi, Situation Recognition (CVPR 2016).
+
+A frame is (1 + R,) codes: the verb, then one local noun for each of its roles; -1 stands where the
+verb has no such role, and for a noun that is not known, which is summed over.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from evenloop.roles.layout import Slots
+
+__all__ = [
+    "Potentials",
+    "best_frame",
+    "best_nouns",
+    "log_any",
+    "log_likelihood",
+    "log_partition",
+    "sample_frame",
+    "verb_marginals",
+    "verb_maxima",
+]
+
+
+class Potentials(NamedTuple):
+    """Scores of images: `verb` (B, V) and `noun` (B, S), minus infinity in empty slots."""
+
+    verb: Tensor
+    noun: Tensor
+
+
+class _RoleNorms(torch.autograd.Function):
+    """(B, S) potentials -> (B, P) logsumexp over the nouns of every role.
+
+    Its gradient is the softmax within the role, written straight into one tensor: autograd's own
+    would allocate a tensor of every potential for each block.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, noun: Tensor, blocks: tuple[tuple[int, int], ...]) -> Tensor:
+        norms = torch.cat([part.logsumexp(2) for part in _parts(noun, blocks)], 1)
+        ctx.save_for_backward(noun, norms)
+        ctx.blocks = blocks
+        return norms
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+        noun, norms = ctx.saved_tensors
+        out = torch.empty_like(noun, memory_format=torch.contiguous_format)
+        roles = [count for count, _ in ctx.blocks]
+        each = zip(
+            _parts(noun, ctx.blocks),
+            _parts(out, ctx.blocks),
+            norms.split(roles, 1),
+            slope.split(roles, 1),
+            strict=True,
+        )
+        for part, into, norm, by in each:
+            torch.sub(part, norm[..., None], out=into)
+            into.exp_().mul_(by[..., None])
+        return out, None
+
+
+def _parts(noun: Tensor, blocks: tuple[tuple[int, int], ...]) -> list[Tensor]:
+    """The blocks of (B, S) potentials as views (B, roles, width)."""
+    cut = noun.split([roles * width for roles, width in blocks], 1)
+    return [part.view(len(noun), *block) for part, block in zip(cut, blocks, strict=True)]
+
+
+def _exact(potentials: Potentials) -> Potentials:
+    """Potentials in at least single precision: sums over thousands of nouns need it."""
+    verb, noun = potentials
+    if noun.dtype in (torch.float16, torch.bfloat16):
+        return Potentials(verb.float(), noun.float())
+    return potentials
+
+
+def _by_verb(of_role: Tensor, slots: Slots) -> Tensor:
+    """(B, P) numbers of roles summed over the roles of each verb, (B, V)."""
+    padded = F.pad(of_role, (0, 1))
+    chosen = padded.index_select(1, slots.role.flatten())
+    return chosen.view(len(of_role), *slots.role.shape).sum(2)
+
+
+def _norms(noun: Tensor, slots: Slots) -> Tensor:
+    norms: Tensor = _RoleNorms.apply(noun, slots.blocks)  # type: ignore[no-untyped-call]
+    return norms
+
+
+def verb_marginals(potentials: Potentials, slots: Slots) -> Tensor:
+    """(B, V) log of the total weight of every verb's frames."""
+    verb, noun = _exact(potentials)
+    return verb + _by_verb(_norms(noun, slots), slots)
+
+
+def log_partition(potentials: Potentials, slots: Slots) -> Tensor:
+    """(B,) log Z, the log of the total weight of all frames, in nats.
+
+    >>> from evenloop.roles import Layout
+    >>> slots = Slots.of(Layout(("baking",), (("agent",),), ((("man", "woman"),),)))
+    >>> log_partition(Potentials(torch.zeros(1, 1), torch.zeros(1, 2)), slots)
+    tensor([0.6931])
+    """
+    return verb_marginals(potentials, slots).logsumexp(1)
+
+
+def verb_maxima(potentials: Potentials, slots: Slots) -> Tensor:
+    """(B, V) score of the best frame of every verb."""
+    verb, noun = _exact(potentials)
+    best = torch.cat([part.amax(2) for part in _parts(noun, slots.blocks)], 1)
+    return verb + _by_verb(best, slots)
+
+
+def log_likelihood(potentials: Potentials, frames: Tensor, slots: Slots) -> Tensor:
+    """(B,) log probability of frames (B, 1 + R), in nats; an unknown noun (-1) is summed over."""
+    return _log_likelihoods(potentials, frames[:, :1], frames[:, None, 1:], slots)[:, 0]
+
+
+def _log_likelihoods(potentials: Potentials, verb: Tensor, nouns: Tensor, slots: Slots) -> Tensor:
+    """(B, F) log probabilities of F frames (B, F, R) of one verb (B, 1)."""
+    verbs, noun = _exact(potentials)
+    norms = _norms(noun, slots)
+    of_verb = (verbs + _by_verb(norms, slots)).log_softmax(1).gather(1, verb)
+    place = slots.role[verb[:, 0]]  # (B, R), P where there is no role
+    norm = F.pad(norms, (0, 1)).gather(1, place)
+    known = (nouns >= 0) & (slots.width[verb[:, 0]] > 0)[:, None]
+    slot = (slots.start[verb[:, 0]][:, None] + nouns).where(known, 0)
+    score = noun.gather(1, slot.flatten(1)).view_as(slot)
+    # An empty slot must not meet the subtraction: its infinity would make the gradient nan.
+    of_nouns = torch.where(known, score, 0.0) - torch.where(known, norm[:, None], 0.0)
+    return of_verb + of_nouns.sum(2)
+
+
+def log_any(potentials: Potentials, y: Tensor, slots: Slots) -> Tensor:
+    """(B,) log probability that at least one reference would be drawn ("noisy or"), in nats.
+
+    log(1 - prod_ref (1 - p_ref)), without ever forming a probability. With one reference it is
+    that frame's log probability.
+
+    Args:
+        potentials: of the images.
+        y: (B, 1 + F * R) the verb, then the nouns of F references; a further reference whose nouns
+            are all -1 is absent.
+        slots: of the layout.
+    """
+    nouns = y[:, 1:].view(len(y), -1, slots.role.shape[1])
+    each = _log_likelihoods(potentials, y[:, :1], nouns, slots)
+    present = (nouns >= 0).any(2)
+    total = each[:, 0]
+    for place in range(1, each.shape[1]):
+        here = present[:, place]
+        other = torch.where(here, each[:, place], total)
+        high, low = torch.maximum(total, other), torch.minimum(total, other)
+        both = high + torch.log1p(torch.exp(low - high) - torch.exp(low))
+        total = torch.where(here, both, total)
+    return total
+
+
+def best_nouns(potentials: Potentials, verb: Tensor, slots: Slots) -> Tensor:
+    """(B, R) the likeliest noun of each role of the given verbs (B,); -1 where there is none."""
+    return _lists(potentials.noun, verb, slots).argmax(2).where(slots.width[verb] > 0, -1)
+
+
+def best_frame(potentials: Potentials, slots: Slots, *, marginal: bool = False) -> Tensor:
+    """(B, 1 + R) the best frame: its verb first, then the nouns of that verb only.
+
+    Args:
+        potentials: of the images.
+        slots: of the layout.
+        marginal: choose the verb by the total weight of its frames ("max-marginal") instead of by
+            its best frame ("max-max", which gives the likeliest frame of all).
+
+    >>> from evenloop.roles import Layout
+    >>> slots = Slots.of(Layout(("baking",), (("agent",),), ((("man", "woman"),),)))
+    >>> best_frame(Potentials(torch.zeros(1, 1), torch.tensor([[0.0, 1.0]])), slots).tolist()
+    [[0, 1]]
+    """
+    weigh = verb_marginals if marginal else verb_maxima
+    verb = weigh(potentials, slots).argmax(1)
+    return torch.cat([verb[:, None], best_nouns(potentials, verb, slots)], 1)
+
+
+def sample_frame(
+    potentials: Potentials, slots: Slots, luck: Tensor, *, temperature: float = 1.0
+) -> Tensor:
+    """(B, 1 + R) frames drawn from p(frame)^(1/temperature), renormalised.
+
+    `luck` (B, 1 + R) are uniform numbers, one for the verb and one for each role, so that a row's
+    frame does not depend on its batch.
+
+    Raises:
+        ValueError: the temperature is not positive.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, got {temperature}")
+    cooled = Potentials(*(part.double() / temperature for part in potentials))
+    verb = _drawn(verb_marginals(cooled, slots).softmax(1), luck[:, 0])
+    nouns = _drawn(_lists(cooled.noun, verb, slots).softmax(2).nan_to_num(0.0), luck[:, 1:])
+    width = slots.width[verb]
+    nouns = torch.minimum(nouns, width - 1).where(width > 0, -1)
+    return torch.cat([verb[:, None], nouns], 1)
+
+
+def _lists(noun: Tensor, verb: Tensor, slots: Slots) -> Tensor:
+    """(B, R, U) potentials of the nouns of given verbs (B,), minus infinity behind each list."""
+    at = torch.arange(slots.widest, device=noun.device)
+    index = slots.start[verb][:, :, None] + at
+    inside = at < slots.width[verb][:, :, None]
+    found = noun.gather(1, index.where(inside, 0).flatten(1)).view_as(index)
+    return found.masked_fill(~inside, -torch.inf)
+
+
+def _drawn(probs: Tensor, luck: Tensor) -> Tensor:
+    """(...) codes drawn from probabilities (..., C) by inverting their sums at `luck` (...)."""
+    below = probs.cumsum(-1) <= luck.to(probs)[..., None]
+    return below.sum(-1).clamp(max=probs.shape[-1] - 1)
