@@ -10,14 +10,13 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from evenloop.words import nearest
 
-__all__ = ["KINDS", "Cached", "Detoxify", "Lexicon", "Profanity", "Scorer", "scorer"]
+__all__ = ["KINDS", "Cached", "Lexicon", "Scorer", "detoxify", "profanity", "scorer"]
 
 Scorer = Callable[[Sequence[str]], ArrayLike]
 """Texts (N) to one number each (N,), no nan."""
@@ -102,7 +101,7 @@ class Lexicon:
         return np.array([found(text) is not None for text in texts], np.float64)
 
 
-class Profanity:
+def profanity() -> Scorer:
     """alt-profanity-check's probability that a text is offensive, in [0, 1].
 
     A linear model of words, trained on about 200,000 comments; it reads no context.
@@ -110,24 +109,22 @@ class Profanity:
     Raises:
         ModuleNotFoundError: the package is not installed; names the extra.
     """
+    try:
+        from profanity_check import predict_prob
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "score='profanity' needs alt-profanity-check; install the extra: "
+            "pip install 'evenloop[toxicity]'"
+        ) from error
 
-    def __init__(self) -> None:
-        try:
-            from profanity_check import predict_prob
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                "score='profanity' needs alt-profanity-check; install the extra: "
-                "pip install 'evenloop[toxicity]'"
-            ) from error
-        self._predict: Any = predict_prob
+    def score(texts: Sequence[str]) -> ArrayLike:
+        found: ArrayLike = predict_prob(list(texts))
+        return found
 
-    def __call__(self, texts: Sequence[str]) -> ArrayLike:
-        """(N,) probabilities."""
-        scores: ArrayLike = self._predict(list(texts))
-        return scores
+    return score
 
 
-class Detoxify:
+def detoxify(weights: Path | str, device: str = "cpu") -> Scorer:
     """Detoxify "original": its probability that a text is toxic, in [0, 1].
 
     Reference: Hanu and Unitary team, Detoxify (2020), trained on the comments of the Jigsaw 2018
@@ -142,33 +139,31 @@ class Detoxify:
         FileNotFoundError: the checkpoint is not there; says where to put it.
         ModuleNotFoundError: detoxify is not installed; names the extra.
     """
-
-    def __init__(self, weights: Path | str, device: str = "cpu") -> None:
-        folder = Path(weights).expanduser()
-        if not (folder / _CHECKPOINT).is_file():
-            raise FileNotFoundError(
-                f"detoxify: {_CHECKPOINT} was not found at {folder}. Nothing is downloaded: put it "
-                "there with the config.json and vocab.txt of bert-base-uncased, or name their "
-                "folder, score='detoxify:FOLDER'"
-            )
-        try:
-            import detoxify
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                "score='detoxify' needs detoxify; install the extra: "
-                "pip install 'evenloop[toxicity]'"
-            ) from error
-        self._model: Any = detoxify.Detoxify(
-            "original",
-            checkpoint=str(folder / _CHECKPOINT),
-            huggingface_config_path=str(folder),
-            device=device,
+    folder = Path(weights).expanduser()
+    if not (folder / _CHECKPOINT).is_file():
+        raise FileNotFoundError(
+            f"detoxify: {_CHECKPOINT} was not found at {folder}. Nothing is downloaded: put it "
+            "there with the config.json and vocab.txt of bert-base-uncased, or name their folder, "
+            "score='detoxify:FOLDER'"
         )
+    try:
+        from detoxify import Detoxify
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "score='detoxify' needs detoxify; install the extra: pip install 'evenloop[toxicity]'"
+        ) from error
+    model = Detoxify(
+        "original",
+        checkpoint=str(folder / _CHECKPOINT),
+        huggingface_config_path=str(folder),
+        device=device,
+    )
 
-    def __call__(self, texts: Sequence[str]) -> ArrayLike:
-        """(N,) probabilities of the label "toxicity"."""
-        scores: ArrayLike = self._model.predict(list(texts))["toxicity"]
-        return scores
+    def score(texts: Sequence[str]) -> ArrayLike:
+        found: ArrayLike = model.predict(list(texts))["toxicity"]
+        return found
+
+    return score
 
 
 def _quoted(texts: Sequence[str]) -> Scores:
@@ -198,9 +193,9 @@ def scorer(text: str, weights: Path | str | None = None) -> Scorer:
     if kind == "quotes" and not rest:
         return _quoted
     if kind == "profanity" and not rest:
-        return Profanity()
+        return profanity()
     if kind == "detoxify" and (rest or weights):
-        return Detoxify(rest or str(weights))
+        return detoxify(rest or str(weights))
     if kind in KINDS:
         wants = {"words": "words:the,a", "detoxify": "detoxify:FOLDER"}.get(kind, kind)
         raise ValueError(f"score={text!r} is not complete; write score={wants!r}")

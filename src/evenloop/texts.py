@@ -1,6 +1,6 @@
 """What is counted in texts: scores above a threshold, quotes, repetition, memorised n-grams.
 
-Definitions follow the text runs of Taori and Hashimoto, "Data Feedback Loops" (ICML 2023); theirs of
+Definitions follow the text runs of Taori and Hashimoto, "Data Feedback Loops" (ICML 2023); their
 perplexity weights batches by rows, ours by tokens, and both are here.
 """
 
@@ -50,8 +50,8 @@ def quotes(text: str) -> int:
 def repetition(text: str) -> float:
     """Share of a text's words that stood in it before; nan where there is no word.
 
-    >>> repetition("the cat and the dog and")
-    0.3333333333333333
+    >>> repetition("the cat and the")
+    0.25
     """
     words = words_of(text)
     return 1 - len(set(words)) / len(words) if words else float("nan")
@@ -141,7 +141,7 @@ def perplexity(nats: ArrayLike, tokens: ArrayLike) -> float:
 
 
 def published_perplexity(mean_nats: ArrayLike, rows: ArrayLike) -> float:
-    """exp of batches' mean nats a token, weighted by the batches' rows, as the paper's runs do.
+    """Exp of batches' mean nats a token, weighted by the batches' rows, as the paper's runs do.
 
     Short texts weigh as much as long ones, and the number depends on the batches.
 

@@ -2,7 +2,8 @@
 
 A factory is any callable that takes `channels`, `size`, `classes`, `features` and its own options
 by keyword and returns a module. Every classifier keeps its last linear layer as `head`, so that
-the features in front of it can be captured; `Estimator` has none.
+the features in front of it can be captured; `Estimator` has none. A factory of models that write
+texts or frames takes none of the four, but what its world brings along (`vocabulary`, `layout`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from evenloop.models import baidunet, dropout, mlp, mobilenet, resnet, sklearn, small_cnn, vgg
+from evenloop.models import (
+    baidunet,
+    char_lstm,
+    dropout,
+    hugging_face,
+    language,
+    mlp,
+    mobilenet,
+    resnet,
+    sklearn,
+    small_cnn,
+    vgg,
+)
 from evenloop.models.pixels import Pixels
 from evenloop.models.shape import Size
 from evenloop.models.sklearn import Estimator
@@ -23,9 +36,11 @@ from evenloop.words import nearest
 __all__ = ["Estimator", "Factory", "Pixels", "Size", "build", "names", "seeded"]
 
 Factory = Callable[..., nn.Module]
+_SHAPE = ("channels", "size", "classes", "features")
 
 _FACTORIES: dict[str, Factory] = {
     "baidunet9": baidunet.baidunet9,
+    "charlm": char_lstm.char_lstm,
     "dropout-cnn": dropout.dropout_cnn,
     "dropout-mlp": dropout.dropout_mlp,
     "lenet": small_cnn.lenet,
@@ -34,7 +49,9 @@ _FACTORIES: dict[str, Factory] = {
     "mobilenet-v2": mobilenet.mobilenet_v2,
     "simple-cnn": small_cnn.simple_cnn,
     "small-cnn": small_cnn.small_cnn,
+    "small-lm": language.small_lm,
     "vgg16": vgg.vgg16,
+    **hugging_face.FACTORIES,
     **resnet.FACTORIES,
     **sklearn.FACTORIES,
 }
@@ -79,7 +96,12 @@ def build(
     >>> build("mlp", features=5, classes=2, hidden=(8,), seed=0).head
     Linear(in_features=8, out_features=2, bias=True)
     """
-    shape = {"channels": channels, "size": size, "classes": classes, "features": features}
+    shape: dict[str, Any] = {
+        "channels": channels,
+        "size": size,
+        "classes": classes,
+        "features": features,
+    }
     if isinstance(model, str):
         if model not in _FACTORIES:
             raise ValueError(f"unknown model {model!r}; {nearest(model, names())}")
@@ -87,6 +109,10 @@ def build(
         _check_options(label, factory, options)
     else:
         factory, label = model, getattr(model, "__name__", type(model).__name__)
+
+    taken = inspect.signature(factory).parameters
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in taken.values())
+    shape = {k: value for k, value in shape.items() if takes_all or k in taken}
 
     def make() -> nn.Module:
         return factory(**shape, **options)
@@ -116,7 +142,12 @@ def _check_options(name: str, factory: Factory, options: dict[str, Any]) -> None
     parameters = inspect.signature(factory).parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return
-    known = [p.name for p in parameters if p.default is not p.empty]
+    known = [p.name for p in parameters if p.name not in _SHAPE]
+    for p in parameters:
+        if p.default is p.empty and p.name not in (*_SHAPE, *options):
+            raise ValueError(
+                f"model {name!r} needs {p.name}=, which the worlds it is made for bring along"
+            )
     for option in options:
         if option not in known:
             raise ValueError(f"model {name!r} has no option {option!r}; {nearest(option, known)}")
