@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from evenloop.augment import PADDING, augment, crop_flip, flip
+from evenloop.augment import MOST_TURN, PADDING, augment, crop_flip, flip, flip_turn
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -103,12 +105,54 @@ def test_kinds_by_name() -> None:
     assert torch.equal(augment(images, "crop-flip", generator()), crop_flip(images, generator()))
     with pytest.raises(ValueError, match=r"augment has no 'flipp'; did you mean 'flip'\?"):
         augment(images, "flipp", generator())
-    with pytest.raises(ValueError, match="augment has no 'zzz'; there are: crop-flip, flip, none"):
+    with pytest.raises(
+        ValueError, match="augment has no 'zzz'; there are: crop-flip, flip, flip-turn"
+    ):
         augment(images, "zzz", generator())
 
 
-@pytest.mark.parametrize("kind", ["flip", "crop-flip"])
+@pytest.mark.parametrize("kind", ["flip", "crop-flip", "flip-turn"])
 def test_rows_of_numbers_are_refused(kind: str) -> None:
     with pytest.raises(ValueError, match=r"augment needs images \(N, C, H, W\), got shape \(4, 3"):
         augment(torch.ones(4, 3), kind, generator())
     assert augment(torch.ones(4, 3, 1, 1), kind, generator()).shape == (4, 3, 1, 1)
+
+
+def turned(image: Tensor, degrees: float) -> Tensor:
+    """Slow and obvious: every pixel looks up the one it comes from."""
+    height, width = image.shape[1:]
+    out = torch.zeros_like(image)
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    for i in range(height):
+        for j in range(width):
+            down, right = i - (height - 1) / 2, j - (width - 1) / 2
+            row = round(c * down - s * right + (height - 1) / 2)
+            column = round(s * down + c * right + (width - 1) / 2)
+            if 0 <= row < height and 0 <= column < width:
+                out[:, i, j] = image[:, row, column]
+    return out
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_a_turn_is_the_nearest_pixel_of_a_flipped_image(dtype: torch.dtype) -> None:
+    images = (marked(30, channels=2, height=9, width=7) % 251 + 1).to(dtype)
+    out, source = flip_turn(images, generator(3)), generator(3)
+    flipped = flip(images, source)
+    angles = (2 * torch.rand(30, generator=source) - 1) * MOST_TURN
+    assert out.dtype == dtype
+    for new, old, angle in zip(out, flipped, angles.tolist(), strict=True):
+        assert torch.equal(new, turned(old, angle))
+
+
+def test_turns_are_uniform_up_to_30_degrees() -> None:
+    """A bright patch 16 pixels right or left of the centre moves up or down with the turn."""
+    images = torch.zeros(4000, 1, 41, 41)
+    images[:, 0, 19:22, [3, 4, 5, 35, 36, 37]] = 1
+    right = flip_turn(images, generator())[:, 0, :, 24:]
+    weight = right.sum(2)
+    height = (weight * torch.arange(41)).sum(1) / weight.sum(1) - 20
+    angle = (height / 16).clamp(-1, 1).arcsin().rad2deg()
+    assert 28 < angle.abs().max() < 32
+    assert abs(float(angle.mean())) < 1.5
+    for part in (0.25, 0.5, 0.75):
+        assert abs(float((angle.abs() <= 30 * part).float().mean()) - part) < 0.05
