@@ -230,6 +230,41 @@ def test_resolution_is_the_deviation_of_an_estimate() -> None:
     assert gap.resolution[1].isnan()
 
 
+def test_two_sides_hold_back_the_group_that_gains() -> None:
+    dense = reference([0.5, 0.5], [8, 8])
+    rule = DualAscent(1.0)
+    gap = AccuracyGap(dense, 0.1, None, "macro", "full", dual=rule, two_sided=True)
+    logits, y, cell = batch([1, 1, 0, 0], [0, 0, 1, 1])  # psi = -0.5, 0.5
+    gap.loss(logits, y, cell).backward()
+    assert gap.excess_gap.tolist() == pytest.approx([-0.5, 0.5])
+    assert gap.multipliers.tolist() == pytest.approx([-0.4, 0.4])
+    assert gap.dual.value.tolist() == pytest.approx([0, 0.4, 0.4, 0])
+    assert gap.infeasible(1) == gap.names
+    one = AccuracyGap(dense, 0.1, None, "macro", "full", dual=rule)
+    one.loss(*batch([1, 1, 0, 0], [0, 0, 1, 1]))
+    assert one.multipliers.tolist() == pytest.approx([0, 0.4])
+    assert one.infeasible(1) == ("1",)
+
+
+def test_two_sides_wait_for_groups_without_an_estimate() -> None:
+    gap = AccuracyGap(
+        reference([0.5, 0.5], [8, 8]), 0.1, None, average_gradient="full", two_sided=True
+    )
+    gap.loss(*batch([1], [0]))
+    assert gap.dual.value.tolist() == [0] * 4
+    assert gap.excess_gap[1].isnan()
+
+
+def test_the_average_takes_the_place_of_the_ring() -> None:
+    gap = AccuracyGap(reference([1.0, 1.0], [9, 9]), 0.0, 2, memory="average", dual=DualAscent(1.0))
+    gap.loss(*batch([0, 1], [1, 0]))
+    assert gap.has_estimate.tolist() == [False, False]
+    gap.loss(*batch([0, 1], [1, 0]))
+    assert gap.has_estimate.tolist() == [True, True]
+    assert gap.excess_gap.tolist() == pytest.approx([-0.5, 0.5])
+    assert gap.resolution.tolist() == [0, 0]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("average", ["full", "detached", "bounded"])
 def test_every_precision_and_form_gives_a_gradient(dtype: torch.dtype, average: Any) -> None:
@@ -263,6 +298,8 @@ GOOD: dict[str, Any] = {"tolerance": 0.01}
         ({"average": "median"}, "average must be one of population, macro"),
         ({"average_gradient": "none"}, "full, detached, bounded"),
         ({"floor": 1.5}, "floor must be"),
+        ({"memory": "deque"}, "memory must be one of ring, average"),
+        ({"two_sided": True}, "those of two sides have no sign together"),
         ({"start": -1}, "start must be"),
         ({"label_smoothing": 1.0}, "label_smoothing must be"),
         ({"members": torch.tensor([[0, 2]])}, r"groups in \[0, 2\)"),

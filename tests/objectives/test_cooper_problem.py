@@ -74,3 +74,5 @@ def test_only_the_plain_lagrangian_is_a_problem() -> None:
     assert CooperProblem(objective("gap")).multipliers_now.shape == (3,)
     with pytest.raises(ValueError, match="got 'bounded'"):
         CooperProblem(objective("gap", average_gradient="bounded"))
+    with pytest.raises(ValueError, match="one-sided constraints; use two_sided=False"):
+        CooperProblem(objective("gap", two_sided=True))

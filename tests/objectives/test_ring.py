@@ -7,7 +7,7 @@ from collections import deque
 import pytest
 import torch
 
-from evenloop.objectives.ring import GroupRing
+from evenloop.objectives.ring import GroupAverage, GroupRing
 
 
 def test_a_batch_without_group_1_leaves_it_alone() -> None:
@@ -90,3 +90,45 @@ def test_a_capacity_of_zero_is_refused() -> None:
     assert GroupRing(torch.tensor([1])).width == 1
     with pytest.raises(ValueError, match=r"at least 1 for every group, got \[2, 0\]"):
         GroupRing(torch.tensor([2, 0]))
+
+
+def test_the_average_forgets_at_the_pace_of_each_group_s_items() -> None:
+    gen = torch.Generator().manual_seed(0)
+    capacity = torch.tensor([5, 20])
+    average = GroupAverage(capacity)
+    weights: list[list[float]] = [[], []]
+    values: list[list[float]] = [[], []]
+    for _ in range(30):
+        value, cell = torch.rand(1, generator=gen), torch.randint(2, (1,), generator=gen)
+        average.push(value, cell)
+        g = int(cell)
+        fall = 1 - 1 / int(capacity[g])
+        weights[g] = [w * fall for w in weights[g]] + [1.0]
+        values[g].append(float(value))
+    for g in range(2):
+        total = sum(w * v for w, v in zip(weights[g], values[g], strict=True))
+        want = total / sum(weights[g]) if len(values[g]) >= int(capacity[g]) else 0.0
+        assert float(average.mean()[g]) == pytest.approx(want, rel=1e-5)
+    assert average.full.tolist() == [len(v) >= k for v, k in zip(values, [5, 20], strict=True)]
+
+
+def test_the_average_is_of_about_twice_as_many_items_as_its_capacity() -> None:
+    gen = torch.Generator().manual_seed(0)
+    average, found = GroupAverage(torch.tensor([50])), []
+    for _ in range(4000):
+        average.push((torch.rand(8, generator=gen) < 0.8).float(), torch.zeros(8).long())
+        found.append(average.mean())
+    late = torch.stack(found[100:])
+    assert float(late.mean()) == pytest.approx(0.8, abs=0.01)
+    assert float(average.error()) == pytest.approx((0.8 * 0.2 / 99) ** 0.5, rel=0.15)
+    assert float(late.std()) == pytest.approx((0.8 * 0.2 / 99) ** 0.5, rel=0.15)
+
+
+def test_the_average_without_an_item_of_group_1_leaves_it_alone() -> None:
+    average = GroupAverage(torch.tensor([1, 1]))
+    average.push(torch.tensor([1.0]), torch.tensor([0]))
+    assert average.mean().tolist() == [1, 0]
+    assert average.full.tolist() == [True, False]
+    assert average.error().tolist() == [0, 0]
+    with pytest.raises(ValueError, match="at least 1 for every group"):
+        GroupAverage(torch.tensor([0]))

@@ -23,7 +23,7 @@ from evenloop.data import GroupedData
 from evenloop.groups import GroupIndex
 from evenloop.loop import Loop, Notes, State, World
 from evenloop.loops._prune import Seen, equal_target, measured
-from evenloop.objectives.accuracy_gap import AccuracyGap, Average
+from evenloop.objectives.accuracy_gap import AccuracyGap, Average, MemoryKind
 from evenloop.objectives.distilled import Distilled, Taught
 from evenloop.objectives.duals import AverageGradient, DualAscent
 from evenloop.objectives.equalized_loss import EqualizedLoss
@@ -66,8 +66,8 @@ class Prune(Loop):
         keep_dense: layers left whole.
         sparsity_start, prune_until, prune_every: the cubic schedule, in epochs of tuning.
         constrain_from: "pruning_end", "start", or an epoch.
-        buffer_size, average, average_gradient, floor: see `AccuracyGap`. None for
-            average_gradient is "bounded" for "accuracy_gap" and "full" for "equalized_loss".
+        buffer_size, memory, average, average_gradient, floor, two_sided: see `AccuracyGap`. None
+            for average_gradient is "bounded" for a one-sided "accuracy_gap", else "full".
         absolute: of "equalized_loss".
         margin: how much less than `tolerance` the multipliers allow, in [0, tolerance]: an active
             constraint hovers around its bound, and what is judged should lie below it.
@@ -94,6 +94,8 @@ class Prune(Loop):
     average_gradient: AverageGradient | None = None
     floor: float = 0.0
     absolute: bool = False
+    memory: MemoryKind = "ring"
+    two_sided: bool = False
     margin: float = 0.0
     dual_lr: float = 1e-2
     dual_kp: float = 0.0
@@ -123,6 +125,11 @@ class Prune(Loop):
             raise ValueError(f"rows must be at least 1, or None for all, got {self.rows}")
         if self.tolerance is not None and not 0 <= self.tolerance < 1:
             raise ValueError(f"tolerance must be a fraction in [0, 1), got {self.tolerance}")
+        if self.two_sided and (self.method != "accuracy_gap" or self.average_gradient == "bounded"):
+            raise ValueError(
+                "two_sided=true is for method=accuracy_gap with average_gradient full or detached, "
+                f"got method={self.method}, average_gradient={self.average_gradient}"
+            )
         if not 0 <= self.margin <= (self.tolerance or 0):
             raise ValueError(
                 f"margin must be in [0, tolerance={self.tolerance}], got {self.margin}; it needs "
@@ -251,6 +258,7 @@ class Prune(Loop):
         reference, members = seen.reference(world, self.intersectional)
         shared: dict[str, Any] = {
             "buffer_size": self.buffer_size,
+            "memory": self.memory,
             "average": self.average,
             "dual": self.rule(),
             "start": steps * first_epoch,
@@ -262,6 +270,8 @@ class Prune(Loop):
         inner: AccuracyGap | EqualizedLoss
         if self.method == "accuracy_gap":
             assert self.tolerance is not None
+            if self.two_sided:
+                shared = {"average_gradient": "full", "two_sided": True} | shared
             bound = self.tolerance - self.margin
             inner = AccuracyGap(reference, bound, floor=self.floor, **shared)
         else:

@@ -34,12 +34,21 @@ from evenloop.objectives.reference import (
     item_losses,
     spread,
 )
-from evenloop.objectives.ring import GroupRing
+from evenloop.objectives.ring import GroupAverage, GroupRing
 from evenloop.seams import Objective
 
-__all__ = ["AccuracyGap", "Average", "capacities", "check_members", "check_size"]
+__all__ = [
+    "AccuracyGap",
+    "Average",
+    "MemoryKind",
+    "capacities",
+    "check_members",
+    "check_size",
+    "memory_of",
+]
 
 Average = Literal["population", "macro"]
+MemoryKind = Literal["ring", "average"]
 DEFAULT_BUFFER = 400  # resolves 1.5 points at an accuracy of 0.9; 40 values resolve 4.7
 
 
@@ -54,6 +63,8 @@ class AccuracyGap(nn.Module, Objective):
         tolerance: largest excess accuracy gap allowed, a fraction >= 0.
         buffer_size: values remembered per group; "auto" takes the smaller of 400 and the group's
             size; None estimates from the batch alone.
+        memory: "ring" keeps the newest values (the paper's replay buffer); "average" forgets
+            gradually and keeps three numbers a group instead of `buffer_size`.
         average: overall accuracy as the groups' mean weighted by `share`, or unweighted.
         average_gradient: see `evenloop.objectives.duals.lagrangian`.
         floor: smallest weight of the mean loss under `bounded`, in [0, 1].
@@ -63,6 +74,8 @@ class AccuracyGap(nn.Module, Objective):
             constraints are per attribute.
         score: per-item score to bound instead of accuracy; the reference must hold its means.
         label_smoothing: of the cross-entropy, in [0, 1); accuracy is not smoothed.
+        two_sided: bound |psi_g|, so that no group may gain much more than the others either (its
+            loss is then pushed up). At half a tolerance this bounds the pairwise disparity by it.
 
     Attributes:
         violation: (G,) psi_g - tolerance of the last training step, 0 without an estimate.
@@ -102,6 +115,8 @@ class AccuracyGap(nn.Module, Objective):
         members: Tensor | None = None,
         score: Score = hits,
         label_smoothing: float = 0.0,
+        memory: MemoryKind = "ring",
+        two_sided: bool = False,
     ) -> None:
         super().__init__()
         if not 0 <= tolerance < float("inf"):
@@ -114,8 +129,14 @@ class AccuracyGap(nn.Module, Objective):
         self.floor, self.start, self.steps = floor, start, 0
         self.score, self.label_smoothing = score, label_smoothing
         self.names = reference.group_names
-        self.ring = None if buffer_size is None else GroupRing(capacities(reference, buffer_size))
-        self.dual = Multipliers(size, dual)
+        if two_sided and average_gradient == "bounded":
+            raise ValueError(
+                'average_gradient="bounded" needs multipliers >= 0, those of two sides have no '
+                'sign together; use "full" or "detached" with two_sided'
+            )
+        self.ring = memory_of(reference, buffer_size, memory)
+        self.two_sided = two_sided
+        self.dual = Multipliers(2 * size if two_sided else size, dual)
         constant = {
             "share": reference.share,
             "acc": reference.acc.float(),
@@ -130,8 +151,11 @@ class AccuracyGap(nn.Module, Objective):
 
     @property
     def multipliers(self) -> Tensor:
-        """(G,) float32, >= 0."""
-        return self.dual.value
+        """(G,) float32, >= 0; two-sided the upper bound's minus the lower bound's, of any sign."""
+        if not self.two_sided:
+            return self.dual.value
+        upper, lower = self.dual.value.chunk(2)
+        return upper - lower
 
     @property
     def excess_gap(self) -> Tensor:
@@ -146,14 +170,12 @@ class AccuracyGap(nn.Module, Objective):
         """
         if self.ring is None:
             return torch.full_like(self.violation, float("nan"))
-        mean = self.ring.mean()
-        second = self.ring.table.square().sum(1) / self.ring.capacity
-        spread_of_mean = ((second - mean**2).clamp(min=0) / self.ring.capacity).sqrt()
-        return spread_of_mean.where(self.ring.full, float("nan"))
+        return self.ring.error().where(self.ring.full, float("nan"))
 
     def infeasible(self, window: int) -> tuple[str, ...]:
         """Names of the groups violated on each of their last `window` or more updates."""
-        stuck = (self.dual.rising >= window).tolist()
+        rising = self.dual.rising.view(-1, len(self.names)).amax(0)
+        stuck = (rising >= window).tolist()
         return tuple(name for name, is_stuck in zip(self.names, stuck, strict=True) if is_stuck)
 
     def bind(self, model: nn.Module, data: GroupedData, groups: GroupIndex) -> None:
@@ -182,16 +204,22 @@ class AccuracyGap(nn.Module, Objective):
         cell = cell if self.members is None else self.members[cell]
         count = group_count(cell, len(self.names))
         if self.training:
-            self.dual.ascend(*self.measure(outputs, y, cell, count))
+            self._ascend(*self.measure(outputs, y, cell, count))
         return lagrangian(
             losses,
             cell,
             count,
-            self.dual.value,
+            self.multipliers,
             offset=self.offset,
             average=self.average_gradient,
             floor=self.floor,
         )
+
+    def _ascend(self, violation: Tensor, known: Tensor) -> None:
+        if self.two_sided:  # psi_g <= tolerance and -psi_g <= tolerance
+            violation = torch.cat([violation, -violation - 2 * self.tolerance])
+            known = torch.cat([known, known])
+        self.dual.ascend(violation, known)
 
     @torch.no_grad()
     def measure(
@@ -236,6 +264,22 @@ class AccuracyGap(nn.Module, Objective):
     def set_extra_state(self, state: Tensor) -> None:
         """Continue counting training steps."""
         self.steps = int(state)
+
+
+def memory_of(
+    reference: Reference, buffer_size: int | Literal["auto"] | None, kind: str
+) -> GroupRing | GroupAverage | None:
+    """What remembers the groups' newest values; None for no memory.
+
+    Raises:
+        ValueError: an unknown kind, or sizes that `capacities` refuses.
+    """
+    if kind not in get_args(MemoryKind):
+        raise ValueError(f"memory must be one of {', '.join(get_args(MemoryKind))}, got {kind!r}")
+    if buffer_size is None:
+        return None
+    size = capacities(reference, buffer_size)
+    return GroupRing(size) if kind == "ring" else GroupAverage(size)
 
 
 def capacities(reference: Reference, buffer_size: int | str) -> Tensor:

@@ -32,9 +32,10 @@ class CooperProblem(ConstrainedMinimizationProblem):
 
     Args:
         objective: with `average_gradient="full"`; other forms are not a Lagrangian of the problem.
+            One-sided: Cooper would hold the two sides as two constraints.
 
     Raises:
-        ValueError: another `average_gradient`.
+        ValueError: another `average_gradient`, or two sides.
 
     >>> import torch
     >>> from evenloop.objectives.reference import Reference
@@ -52,6 +53,8 @@ class CooperProblem(ConstrainedMinimizationProblem):
                 "a Cooper problem needs an objective with average_gradient='full', "
                 f"got {objective.average_gradient!r}"
             )
+        if isinstance(objective, AccuracyGap) and objective.two_sided:
+            raise ValueError("a Cooper problem takes one-sided constraints; use two_sided=False")
         self.objective = objective
         one_sided = objective.dual.inequality
         self.groups = Constraint(

@@ -18,14 +18,14 @@ from evenloop.data import GroupedData
 from evenloop.groups import GroupIndex
 from evenloop.objectives.accuracy_gap import (
     Average,
-    capacities,
+    MemoryKind,
     check_choices,
     check_members,
     check_size,
+    memory_of,
 )
 from evenloop.objectives.duals import AverageGradient, DualAscent, Multipliers, lagrangian
 from evenloop.objectives.reference import Reference, group_mean, item_losses
-from evenloop.objectives.ring import GroupRing
 from evenloop.seams import Objective
 
 __all__ = ["EqualizedLoss"]
@@ -38,6 +38,7 @@ class EqualizedLoss(nn.Module, Objective):
         reference: for the groups' counts and names alone; its accuracies and losses are not used.
         buffer_size: losses remembered per group; "auto" takes the smaller of 400 and the group's
             size; None estimates from the batch alone.
+        memory: "ring" keeps the newest losses, "average" forgets gradually.
         average: overall loss as the groups' mean weighted by `share`, or unweighted.
         average_gradient: "full" or "detached" (see `evenloop.objectives.duals.lagrangian`).
         dual: how the multipliers move.
@@ -79,6 +80,7 @@ class EqualizedLoss(nn.Module, Objective):
         start: int = 0,
         members: Tensor | None = None,
         label_smoothing: float = 0.0,
+        memory: MemoryKind = "ring",
     ) -> None:
         super().__init__()
         check_choices(average, average_gradient, 0.0, start, label_smoothing)
@@ -91,7 +93,7 @@ class EqualizedLoss(nn.Module, Objective):
         self.average, self.average_gradient, self.absolute = average, average_gradient, absolute
         self.start, self.steps, self.label_smoothing = start, 0, label_smoothing
         self.names = reference.group_names
-        self.ring = None if buffer_size is None else GroupRing(capacities(reference, buffer_size))
+        self.ring = memory_of(reference, buffer_size, memory)
         self.dual = Multipliers(size, dual, inequality=False)
         self.register_buffer("share", reference.share, persistent=False)
         self.register_buffer("members", check_members(members, size), persistent=False)
