@@ -29,7 +29,13 @@ def tiny(cells: int = 0) -> Vae:
 
 @pytest.mark.parametrize(
     ("name", "side", "options"),
-    [("vae28", 28, {}), ("vae64", 64, {}), ("vae64-deep", 64, {}), ("conv-vae", 16, {"latent": 4})],
+    [
+        ("vae28", 28, {}),
+        ("vae64", 64, {}),
+        ("vae64-deep", 64, {}),
+        ("conv-vae", 16, {"latent": 4}),
+        ("mlp-vae", 9, {"widths": (20, 10)}),
+    ],
 )
 def test_bytes_and_floats_give_the_same_reconstruction(name, side, options):
     vae = build_generator(name, (3, side, side), seed=0, options=options).eval()
@@ -99,6 +105,9 @@ def test_other_pixel_types_are_refused():
         ("vae82", (3, 28, 28), {}, "did you mean 'vae28'"),
         ("count", (3, 28, 28), {}, "use 'conv-vae' for images"),
         ("conv-vae", (5,), {}, "reads images"),
+        ("mlp-vae", (5,), {}, "reads images"),
+        ("mlp-vae", (1, 8, 8), {"widths": ()}, "at least one hidden layer"),
+        ("mlp-vae", (1, 8, 8), {"widths": (4, 0)}, "widths\\[1\\] must be"),
     ],
 )
 def test_bad_generators_are_named(name, shape, options, match):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from evenloop.models import seeded
 from evenloop.models.count_generator import CountGenerator
+from evenloop.models.mlp_vae import mlp_vae
 from evenloop.models.vae import FACTORIES as VAES
 from evenloop.words import nearest
 
@@ -55,6 +56,7 @@ def _counting(*, channels: int | None, size: Any, features: int | None) -> nn.Mo
 
 _FACTORIES: dict[str, Callable[..., nn.Module]] = {
     **VAES,
+    "mlp-vae": mlp_vae,
     "count": _counting,
 }
 
@@ -63,7 +65,7 @@ def generator_names() -> list[str]:
     """The names `build_generator` knows, sorted.
 
     >>> generator_names()
-    ['conv-vae', 'count', 'vae128', 'vae28', 'vae64', 'vae64-deep']
+    ['conv-vae', 'count', 'mlp-vae', 'vae128', 'vae28', 'vae64', 'vae64-deep']
     """
     return sorted(_FACTORIES)
 
