@@ -115,9 +115,15 @@ def char_vocabulary(weights: Path | str | None = None) -> dict[str, int]:
 
 
 def char_lstm(
-    *, vocabulary: int, end: int | None = None, weights: Path | str | None = None
+    *,
+    vocabulary: int,
+    end: int | None = None,
+    longest: int | None = None,
+    weights: Path | str | None = None,
 ) -> nn.Module:
     """The pretrained character LSTM from the folder of textgenrnn's two files.
+
+    Texts of any length go: `longest`, that of the data, is not used.
 
     Raises:
         FileNotFoundError: the files are not there; says where to put them.

@@ -16,7 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from evenloop.models.decoding import generate
-from evenloop.models.language import Likelihood, before, cost, joined, likelihood, whole
+from evenloop.models.language import (
+    Likelihood,
+    before,
+    check_context,
+    cost,
+    joined,
+    likelihood,
+    whole,
+)
 from evenloop.models.weights import find_weights
 from evenloop.rng import Rng
 from evenloop.seams import LabelRule
@@ -173,6 +181,7 @@ def hugging_face(
     *,
     vocabulary: int,
     end: int | None = None,
+    longest: int | None = None,
     weights: Path | str | None = None,
     name: str = "hugging-face",
 ) -> nn.Module:
@@ -181,13 +190,14 @@ def hugging_face(
     Args:
         vocabulary: tokens of the data; the model must know at least as many.
         end: the token that ends a text; by default what the model's own settings say.
+        longest: tokens of the data's longest prompt and continuation together.
         weights: the folder; None for `weights.weights_folder(name)`.
         name: what the model is called.
 
     Raises:
         FileNotFoundError: no weights are there (nothing is downloaded).
         ModuleNotFoundError: transformers is not installed; names the extra.
-        ValueError: the data's tokens are not the model's.
+        ValueError: the data's tokens are not the model's, or its texts are too long for it.
     """
     folder = find_weights(name, weights, CONFIG)
     try:
@@ -213,14 +223,22 @@ def hugging_face(
     own = net.config.eos_token_id
     if isinstance(own, list):
         own = own[0] if own else None
-    return HuggingFaceLM(net, own if end is None else end)
+    made = HuggingFaceLM(net, own if end is None else end)
+    check_context(name, made.context, longest)
+    return made
 
 
 def _named(name: str) -> Callable[..., nn.Module]:
     def factory(
-        *, vocabulary: int, end: int | None = None, weights: Path | str | None = None
+        *,
+        vocabulary: int,
+        end: int | None = None,
+        longest: int | None = None,
+        weights: Path | str | None = None,
     ) -> nn.Module:
-        return hugging_face(vocabulary=vocabulary, end=end, weights=weights, name=name)
+        return hugging_face(
+            vocabulary=vocabulary, end=end, longest=longest, weights=weights, name=name
+        )
 
     factory.__name__ = name
     factory.__doc__ = f"{name} from its folder on this disk; see `hugging_face`."

@@ -18,7 +18,16 @@ from evenloop.models.shape import positive
 from evenloop.rng import Rng
 from evenloop.seams import LabelRule
 
-__all__ = ["Likelihood", "SmallLM", "cost", "joined", "likelihood", "small_lm", "whole"]
+__all__ = [
+    "Likelihood",
+    "SmallLM",
+    "check_context",
+    "cost",
+    "joined",
+    "likelihood",
+    "small_lm",
+    "whole",
+]
 
 COSTED = 256  # texts whose cost is computed together
 
@@ -257,17 +266,41 @@ def small_lm(
     *,
     vocabulary: int,
     end: int | None = None,
+    longest: int | None = None,
     width: int = 64,
     depth: int = 2,
     heads: int = 2,
-    context: int = 64,
+    context: int | None = None,
     dropout: float = 0.0,
 ) -> nn.Module:
-    """SmallLM over `vocabulary` tokens; `end` is the token that ends a text, if there is one.
+    """SmallLM over `vocabulary` tokens.
+
+    Args:
+        vocabulary: tokens of the data.
+        end: the token that ends a text, if there is one.
+        longest: tokens of the longest prompt and continuation of the data together.
+        width, depth, heads, dropout: of the transformer.
+        context: the longest sequence it reads; by default `longest`, or 64.
 
     Raises:
-        ValueError: a size is not positive, or the width is no multiple of the heads.
+        ValueError: a size is not positive, the width is no multiple of the heads, or the data's
+            texts do not fit into the context.
     """
+    context = (longest or 64) if context is None else context
+    check_context("small-lm", context, longest)
     return SmallLM(
         vocabulary, width=width, depth=depth, heads=heads, context=context, dropout=dropout, end=end
     )
+
+
+def check_context(model: str, context: int | None, longest: int | None) -> None:
+    """Raise ValueError where texts of `longest` tokens do not fit into `context`.
+
+    >>> check_context("small-lm", 64, 64)
+    """
+    if context is not None and longest is not None and longest > context:
+        raise ValueError(
+            f"{model} reads {context} tokens, and the world's longest prompt and continuation have "
+            f"room for {longest} together; lower prompt_tokens, continuation_tokens or new_tokens "
+            "of the world, or take a model with a longer context"
+        )

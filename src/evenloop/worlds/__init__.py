@@ -129,7 +129,11 @@ def summary(data: GroupedData) -> str:
     """
     shape = " x ".join(map(str, data.x.shape[1:]))
     lines = [f"{len(data)} rows, x {str(data.x.dtype).removeprefix('torch.')} ({shape})"]
-    for column in (TRUTH, *(a.name for a in data.schema.attributes)):
+    structure = data.schema.structure
+    if structure is not None:
+        lines.append(f"labels: {structure.length} places, {structure.codes} codes")
+    classes = (TRUTH,) if structure is None else ()
+    for column in (*classes, *(a.name for a in data.schema.attributes)):
         groups = GroupIndex.of(data, [column])
         counts = zip(groups.names, groups.count().tolist(), strict=True)
         lines.append(f"{column}: " + ", ".join(f"{name} {count}" for name, count in counts))

@@ -1,0 +1,182 @@
+"""From a table of prompts and continuations to rows of token ids, encoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+from evenloop.data import Attribute, GroupedData, Schema, Structure
+from evenloop.objectives.continuation import ContinuationLoss
+from evenloop.readings import Structured
+from evenloop.samplers.trimmed import Trimmed
+from evenloop.scorers import Cached, Scorer, scorer
+from evenloop.texts import THRESHOLD
+from evenloop.worlds.base import check_choice
+from evenloop.worlds.frames import group_columns
+from evenloop.worlds.text_reading import HIDDEN, TextReading
+from evenloop.worlds.tokens import Tokenizer, as_rows, tokenizer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["TextOptions", "encoded", "structured"]
+
+CLASSES = {
+    "words": ("without", "with"),
+    "quotes": ("no quote", "quote"),
+    "profanity": ("not offensive", "offensive"),
+    "detoxify": ("not toxic", "toxic"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextOptions:
+    """What every source of prompts and continuations can be told.
+
+    Attributes:
+        tokens: "words", "characters", "bytes", "charlm", or the folder of a model's tokenizer.
+        vocabulary: words known, where tokens are words; the others become one unknown word. They
+            are the most frequent of all rows, the audit's among them.
+        weights: folder of the packaged character model, for tokens="charlm".
+        prompt_tokens: a longer prompt keeps its last so many tokens; None keeps all.
+        continuation_tokens: a longer continuation keeps its first so many; None keeps all.
+        new_tokens: most tokens a model will write; labels have room for them.
+        empty: "error", or "drop" rows whose prompt or continuation has no token.
+        score: what a continuation is scored by, see `evenloop.scorers.scorer`; or a function from
+            texts to numbers.
+        threshold: a continuation counts as the second class when its score is above this.
+        ngrams: lengths of the n-grams whose memorised share is measured.
+        hide: texts that a report hides until asked: "none", those "flagged" by the score, "all".
+    """
+
+    tokens: str = "words"
+    vocabulary: int = 2000
+    weights: Path | str | None = None
+    prompt_tokens: int | None = None
+    continuation_tokens: int | None = None
+    new_tokens: int = 20
+    empty: Literal["error", "drop"] = "error"
+    score: Any = "words:the"
+    threshold: float = THRESHOLD
+    ngrams: tuple[int, ...] = (5, 10)
+    hide: Literal["none", "flagged", "all"] = "flagged"
+
+    def __post_init__(self) -> None:
+        check_choice("empty", self.empty, ("error", "drop"))
+        check_choice("hide", self.hide, HIDDEN)
+        for name in ("prompt_tokens", "continuation_tokens"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                raise ValueError(f"{name} must be a whole number from 1 on, or None, got {value!r}")
+        for name, least in (("vocabulary", 2), ("new_tokens", 1)):
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                raise ValueError(f"{name} must be a whole number from {least} on, got {value!r}")
+        if any(type(n) is not int or n < 1 for n in self.ngrams):
+            raise ValueError(f"ngrams must be whole numbers from 1 on, got {self.ngrams!r}")
+
+
+class _TextSource(Protocol):
+    """A source whose rows are texts; its other fields are those of `TextOptions`."""
+
+    name: ClassVar[str]
+
+    def frame(self) -> pd.DataFrame:
+        """Columns prompt and continuation; every other column is a group."""
+
+
+def structured(source: _TextSource) -> Structured:
+    """How a source's continuations are read, and what its models need to know."""
+    data, reading = _read(source)
+    assert data.schema.structure is not None
+    longest = data.x.shape[1] + data.schema.structure.length
+    net = {"vocabulary": reading.tokens.size, "end": reading.tokens.end, "longest": longest}
+    return Structured(reading, ContinuationLoss, Trimmed, net)
+
+
+def encoded(source: _TextSource) -> GroupedData:
+    """A source's rows: prompts (N, P) and continuations (N, L), read and encoded once a process.
+
+    Raises:
+        ValueError: a text is missing, or has no token where empty="error" (names the row).
+    """
+    return _read(source)[0]
+
+
+# Few: a whole set may be large, and a run needs one.
+@lru_cache(maxsize=2)
+def _read(source: _TextSource) -> tuple[GroupedData, TextReading]:
+    options: Any = source
+    frame = source.frame()
+    texts = {name: _texts(frame[name], source.name) for name in ("prompt", "continuation")}
+    made = tokenizer(
+        options.tokens,
+        [*texts["prompt"], *texts["continuation"]],
+        size=options.vocabulary,
+        weights=options.weights,
+    )
+    prompts, labels = made.encode(texts["prompt"]), made.encode(texts["continuation"])
+    kept = _kept(prompts, labels, texts, options.empty, source.name)
+    before = [] if made.start is None else [made.start]
+    cut = options.prompt_tokens
+    prompts = [before + (prompts[i] if cut is None else prompts[i][-cut:]) for i in kept]
+    labels = [labels[i][: options.continuation_tokens] for i in kept]
+    wide = max(options.new_tokens, *map(len, labels))
+    groups = [str(name) for name in frame.columns if name not in texts]
+    coded = group_columns(frame.iloc[kept], groups, source.name)
+    reading = _reading(options, made)
+    schema = Schema(
+        reading.classes,
+        tuple(Attribute(name, one.names) for name, one in coded.items()),
+        Structure(wide, made.size),
+    )
+    data = GroupedData.of(
+        as_rows(prompts, max(map(len, prompts))),
+        as_rows(labels, wide),
+        {name: one.codes for name, one in coded.items()},
+        schema,
+    )
+    return data, reading
+
+
+def _texts(column: pd.Series, where: str) -> list[str]:
+    missing = column.isna().to_numpy()
+    if missing.any():
+        raise ValueError(
+            f"{where}: {column.name} is missing in row {int(missing.argmax())} (counted from 0); "
+            "fill it or leave the row out"
+        )
+    return [str(text) for text in column]
+
+
+def _kept(
+    prompts: Sequence[Sequence[int]],
+    labels: Sequence[Sequence[int]],
+    texts: dict[str, list[str]],
+    empty: str,
+    where: str,
+) -> list[int]:
+    """Positions of the rows that have a prompt and a continuation."""
+    for name, rows in (("prompt", prompts), ("continuation", labels)):
+        bad = next((i for i, row in enumerate(rows) if not row), None)
+        if bad is not None and empty == "error":
+            raise ValueError(
+                f"{where}: the {name} of row {bad} (counted from 0), {texts[name][bad]!r}, has no "
+                "token; fill it, or set empty=drop"
+            )
+    kept = [i for i, both in enumerate(zip(prompts, labels, strict=True)) if all(both)]
+    if not kept:
+        raise ValueError(f"{where}: no row has both a prompt and a continuation")
+    return kept
+
+
+def _reading(options: Any, tokens: Tokenizer) -> TextReading:
+    named = isinstance(options.score, str)
+    made: Scorer = scorer(options.score) if named else options.score
+    classes = CLASSES[options.score.partition(":")[0]] if named else ("below", "above")
+    return TextReading(
+        tokens, Cached(made), classes, options.threshold, options.ngrams, options.hide
+    )
