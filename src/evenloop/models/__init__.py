@@ -18,6 +18,7 @@ from torch import nn
 from evenloop.models import (
     baidunet,
     char_lstm,
+    crf,
     dropout,
     hugging_face,
     language,
@@ -41,6 +42,7 @@ _SHAPE = ("channels", "size", "classes", "features")
 _FACTORIES: dict[str, Factory] = {
     "baidunet9": baidunet.baidunet9,
     "charlm": char_lstm.char_lstm,
+    "crf": crf.crf,
     "dropout-cnn": dropout.dropout_cnn,
     "dropout-mlp": dropout.dropout_mlp,
     "lenet": small_cnn.lenet,

@@ -134,9 +134,13 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, classes) of x (N, channels, H, W)."""
-        x = self.pool(F.relu(self.bn1(self.conv1(x)), inplace=True))
-        logits: Tensor = self.head(self.stages(x).mean((2, 3)))
+        logits: Tensor = self.head(self.maps(x).mean((2, 3)))
         return logits
+
+    def maps(self, x: Tensor) -> Tensor:
+        """The last stage's maps (N, width, h, w) of x (N, channels, H, W)."""
+        maps: Tensor = self.stages(self.pool(F.relu(self.bn1(self.conv1(x)), inplace=True)))
+        return maps
 
 
 def load_weights(net: ResNet, path: str | Path) -> None:
@@ -266,5 +270,6 @@ FACTORIES: dict[str, Callable[..., nn.Module]] = {
     "imagenet-resnet18": _imagenet("imagenet-resnet18", (2, 2, 2, 2), bottleneck=False),
     "imagenet-resnet34": _imagenet("imagenet-resnet34", (3, 4, 6, 3), bottleneck=False),
     "imagenet-resnet50": _imagenet("imagenet-resnet50", (3, 4, 6, 3), bottleneck=True),
+    "imagenet-resnet101": _imagenet("imagenet-resnet101", (3, 4, 23, 3), bottleneck=True),
 }
-"""The families by name: `resnet18` and the CIFAR depths, a 1x1-shortcut 56, the ImageNet three."""
+"""The families by name: `resnet18` and the CIFAR depths, a 1x1-shortcut 56, the ImageNet four."""

@@ -194,14 +194,14 @@ class FrameReading:
     def compare(
         self, x: Tensor, written: Tensor, truth: Tensor, trained: GroupedData
     ) -> Mapping[str, tuple[Tensor, Tensor]]:
-        """ "verb", "value" and "value-all" of every image, and the same as means by verb."""
+        """Scores "verb", "value" and "value-all" of every image, and as means by verb."""
         found = frame_scores(written, truth, self.layout)
         return self._weighted(found.scores, found.verb_weights())
 
     def compare_given(
         self, x: Tensor, given: Tensor, truth: Tensor
     ) -> Mapping[str, tuple[Tensor, Tensor]]:
-        """ "value*" and "value-all*", of frames that were written for the true verb."""
+        """Scores "value*" and "value-all*", of frames written for the true verb."""
         found = frame_scores(given, truth, self.layout, given=given)
         starred = {name: found.scores[name] for name in ("value*", "value-all*")}
         return self._weighted(starred, found.verb_weights())
