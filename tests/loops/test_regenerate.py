@@ -146,6 +146,22 @@ def test_the_population_counts_two_labellers_and_the_groups() -> None:
     assert "label_annotator" not in rows[1].counts
 
 
+def test_group_drift_is_the_distance_from_the_natural_shares() -> None:
+    world, audit = image_world()
+    row = run(Regenerate(**SMALL), world, audit, rounds=1).rows[0]
+    red = float(world.data.attribute("color").double().mean())
+    table = row.counts["population"].table.sum((1, 2))
+    assert row.values["group drift"] == pytest.approx(abs(table[1] / table.sum() - red), abs=1e-6)
+
+
+def test_half_precision_trains_and_draws_and_stays_in_range() -> None:
+    world, audit = image_world()
+    world = replace(world, recipe=replace(world.recipe, precision="bf16"))
+    row = run(Regenerate(reparation="both", **SMALL), world, audit, rounds=2).rows[1]
+    assert row.counts["population"].total == 200
+    assert row.values["generator_loss"] > 0
+
+
 def test_curation_is_reported() -> None:
     rows = run(Regenerate(reparation="both", **SMALL), *image_world(), rounds=2).rows
     assert 0 <= rows[1].values["classifier.missing_share"] <= 1

@@ -82,6 +82,22 @@ def test_mixed_strata_come_from_the_data_and_the_annotators():
     assert not plain.cell.any()
 
 
+@pytest.mark.parametrize("blocks", [1, 2, 7])
+def test_mixed_batches_drawn_together_are_as_many_and_as_mixed(blocks):
+    data, groups = natural(20)
+    asked: list[int] = []
+
+    def counted(n: int, generator: torch.Generator) -> Tensor:
+        asked.append(n)
+        return draw(n, generator)
+
+    mixed = Mixed(counted, 0.5, stratum, blocks=blocks)
+    batches = list(mixed.epoch(data, groups, batch=8, rng=Rng.of(0)))
+    assert [int((b.x[:, 0] != 5 / 255).sum()) for b in batches] == [4, 4, 4]
+    assert asked == {1: [4, 4, 4], 2: [8, 4], 7: [12]}[blocks]
+    assert len(torch.cat([b.x[:4] for b in batches]).unique()) == 12
+
+
 def test_an_arm_without_generated_rows_never_draws():
     def refuse(n: int, generator: torch.Generator) -> Tensor:
         raise AssertionError("drawn")
@@ -106,4 +122,6 @@ def test_bad_parameters_are_named():
             mixed_sizes(8, share)
     with pytest.raises(ValueError, match="blocks must be at least 1"):
         Fresh(draw, stratum, 2, blocks=0)
+    with pytest.raises(ValueError, match="blocks must be at least 1"):
+        Mixed(draw, 0.5, blocks=0)
     assert mixed_sizes(10, 0.7) == (7, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,13 @@ def test_the_bound_follows_what_is_trained_on(tmp_path: Path) -> None:
     loop = [{"relabel": {"n0": 100, "human": 10, "machine": 40, "train_on": "latest"}}]
     table = compare([arm(tmp_path / "a", [[0.1, 0.1]], loop=loop)], ["bound of round 0"])
     assert cell(table, "a", "last", "mean") == pytest.approx(0.18)
+
+
+def test_a_loops_own_note_is_compared_too(tmp_path: Path) -> None:
+    runs = [[replace(row(0, 0.25, 0.25), values={"drift": d})] for d in (0.1, 0.3)]
+    found = arms_of([study_folder(tmp_path / "a", runs)])
+    assert cell(compare(found, ["drift"]), "a", "last", "mean") == pytest.approx(0.2)
+    assert "drift" not in set(compare(found)["metric"])
 
 
 def test_an_unknown_metric_names_the_nearest(tmp_path: Path) -> None:

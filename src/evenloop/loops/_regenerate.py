@@ -137,7 +137,9 @@ class Generation:
         else:
             share = 0.0 if parent is None else loop.synthetic
             known = stratum if conditional else None
-            sampler = Mixed(_draw(parent), share, known, self.world.recipe.device, finish)
+            sampler = Mixed(
+                self._draw(parent), share, known, self.world.recipe.device, finish, loop.blocks
+            )
         if conditional:
             assert isinstance(model, Vae)
             model.share.copy_(self._shares(parent, stratum))
@@ -166,10 +168,10 @@ class Generation:
         """POPULATION: labels by A_L and by the teacher, groups by A_S, margins, image quality."""
         x = self._sample(generator, self.loop.population, self.rng.at("population"))
         check_samples(x, self.data.x.shape[1:], name=f"generator of round {self.round}")
-        first, second = (predict(m, x) for m in (label_annotator, group_annotator))
+        first, second = (self._predict(m, x) for m in (label_annotator, group_annotator))
         seen = population(first, second, groups=self.groups.size)
         groups = GroupIndex(second.argmax(1), self.groups.names)
-        labels = predict(teacher, x).argmax(1)
+        labels = self._predict(teacher, x).argmax(1)
         self.counts["population"] = Counts.of(labels, first.argmax(1), groups, self.classes)
         self.samples = self._shown(x, labels * groups.size + groups.cell)
         shares = {
@@ -179,6 +181,10 @@ class Generation:
             **dict(zip(self.strata.names, seen.strata / len(x), strict=True)),
         }
         self.values |= {f"share of {name}": float(share) for name, share in shares.items()}
+        start = self.groups.count() / len(self.data)
+        self.values["group drift"] = float(
+            (seen.group_share - start.to(seen.group_share)).abs().sum() / 2
+        )
         self.values["divergence from ideal"] = divergence(seen.strata.cpu(), self.loop.ideal).kl
         for name, margin, sure in zip(groups.names, seen.margin, seen.sure, strict=True):
             self.values[f"margin.{name}"] = float(margin)
@@ -253,10 +259,10 @@ class Generation:
         size = self.groups.size
 
         def of(x: Tensor) -> Tensor:
-            label = predict(teacher, x).argmax(1)
+            label = self._predict(teacher, x).argmax(1)
             if group_annotator is None:
                 return label
-            return label * size + predict(group_annotator, x).argmax(1)
+            return label * size + self._predict(group_annotator, x).argmax(1)
 
         return of
 
@@ -275,7 +281,7 @@ class Generation:
         fixed_steps: int | None = None,
     ) -> Fresh:
         return Fresh(
-            _draw(generator),
+            self._draw(generator),
             stratum,
             len(self.classes),
             groups or self.groups.size,
@@ -287,7 +293,28 @@ class Generation:
         )
 
     def _sample(self, generator: nn.Module, n: int, rng: Rng) -> Tensor:
-        return _draw(generator)(n, rng.gen(self.world.recipe.device))
+        return self._draw(generator)(n, rng.gen(self.world.recipe.device))
+
+    def _draw(self, generator: nn.Module | None) -> Callable[[int, torch.Generator], Tensor]:
+        """Samples of a frozen generator, in the recipe's precision."""
+
+        def rows(n: int, source: torch.Generator) -> Tensor:
+            assert generator is not None
+            with self._precision():
+                made: Tensor = generator.sample(n, source)  # type: ignore[operator]
+            return made.float() if made.dtype == torch.bfloat16 else made
+
+        return rows
+
+    def _predict(self, model: nn.Module, x: Tensor) -> Tensor:
+        """What a frozen model says, in the recipe's precision."""
+        with self._precision():
+            return predict(model, x)
+
+    def _precision(self) -> torch.autocast:
+        recipe = self.world.recipe
+        kind = torch.device(recipe.device).type
+        return torch.autocast(kind, torch.bfloat16, enabled=recipe.precision == "bf16")
 
     def _shares(self, parent: nn.Module | None, stratum: Callable[[Tensor], Tensor]) -> Tensor:
         """(K,) expected strata shares of a conditional generator's training rows."""
@@ -365,12 +392,3 @@ def group_columns(world: World, data: GroupedData) -> list[str]:
             f"; got by={list(world.by)}"
         )
     return columns
-
-
-def _draw(generator: nn.Module | None) -> Callable[[int, torch.Generator], Tensor]:
-    def rows(n: int, source: torch.Generator) -> Tensor:
-        assert generator is not None
-        made: Tensor = generator.sample(n, source)  # type: ignore[operator]
-        return made
-
-    return rows

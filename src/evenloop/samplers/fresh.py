@@ -150,6 +150,7 @@ class Mixed(Sampler):
         stratum: samples -> (n,) int64 strata; natural rows use the data's. None: all stratum 0.
         device: of the random draws.
         finish: applied to the images and strata of every batch.
+        blocks: batches whose rows are drawn and annotated at once, at least 1.
     """
 
     draw: Draw
@@ -157,9 +158,12 @@ class Mixed(Sampler):
     stratum: Callable[[Tensor], Tensor] | None = None
     device: torch.device | str = "cpu"
     finish: Callable[[Tensor, Tensor], Tensor] | None = None
+    blocks: int = 1
 
     def __post_init__(self) -> None:
         mixed_sizes(1, self.synthetic)
+        if self.blocks < 1:
+            raise ValueError(f"blocks must be at least 1, got {self.blocks}")
 
     def steps(self, rows: int, batch: int) -> int:
         """ceil(rows / batch)."""
@@ -169,20 +173,28 @@ class Mixed(Sampler):
         self, data: GroupedData, groups: GroupIndex, *, batch: int, rng: Rng
     ) -> Iterator[Batch]:
         """Batches without `index`, generated rows first; `y` is the natural label, else 0."""
-        generator = rng.at("draw").gen(self.device)
         order = torch.randperm(len(data), generator=rng.at("natural").gen()).to(data.y.device)
         made, natural = mixed_sizes(batch, self.synthetic)
+        fresh = self._fresh(made, self.steps(len(data), batch), rng.at("draw").gen(self.device))
         for start in range(0, len(data), batch):
             index = order[start : start + batch][:natural]
             x, y = as_floating(data.x[index]), data.y[index]
             cell = groups.cell[index] if self.stratum else torch.zeros_like(y)
             if made:
-                with torch.no_grad():
-                    new = self.draw(made, generator)
-                    code = self.stratum(new) if self.stratum else y.new_zeros(made)
-                x, cell = torch.cat([new, x]), torch.cat([code, cell])
+                new, code = next(fresh)
+                x, cell = torch.cat([new, x]), torch.cat([code.to(cell), cell])
                 y = torch.cat([y.new_zeros(made), y])
             yield Batch(x if self.finish is None else self.finish(x, cell), y, cell)
+
+    def _fresh(
+        self, made: int, steps: int, generator: torch.Generator
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """`made` new rows and their strata for each of `steps` batches."""
+        for start in range(0, steps, self.blocks):
+            with torch.no_grad():
+                new = self.draw(made * min(self.blocks, steps - start), generator)
+                code = self.stratum(new) if self.stratum else new.new_zeros(len(new))
+            yield from zip(torch.split(new, made), torch.split(code, made), strict=True)
 
 
 def as_floating(x: Tensor) -> Tensor:

@@ -19,7 +19,10 @@ from evenloop.shares import ALIKE
 from evenloop.study.seeds import read_study
 from evenloop.words import nearest
 
-__all__ = ["Arm", "arms_of", "compare", "table_of", "tracked", "trains_on"]
+__all__ = ["Arm", "arms_of", "compare", "rows_of", "table_of", "tracked", "trains_on"]
+
+
+NOTES = "notes"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,13 +35,19 @@ class Arm:
 
     def values(self, metric: str, split: str, round: int | None) -> dict[int, float]:
         """The metric of every seed at `round`, or at each seed's last round."""
-        table = self.table
-        kept = table[(table["metric"] == metric) & (table["split"] == split)]
+        kept = rows_of(self.table, metric, split)
         kept = kept[kept["group"] == "all"]
         if round is not None:
             kept = kept[kept["round"] == round]
         last = kept.sort_values("round").groupby("seed")["value"].last()
         return {int(str(seed)): float(value) for seed, value in last.items()}
+
+
+def rows_of(table: pd.DataFrame, metric: str, split: str) -> pd.DataFrame:
+    """The metric's rows of a long table on `split`, or in a loop's own notes if it is not there."""
+    named = table[table["metric"] == metric]
+    kept = named[named["split"] == split]
+    return kept if len(kept) else named[named["split"] == NOTES]
 
 
 def tracked(config: RunConfig, records: Mapping[int, Record]) -> int | None:
@@ -97,7 +106,8 @@ def compare(
 
     Args:
         arms: at least one; the first is the reference.
-        wanted: metrics; by default every one that all arms have for the whole split.
+        wanted: metrics of the split or, where it has none of that name, of the loops' notes; by
+            default every one that all arms have for the whole split.
         split: "audit" or "train".
         rounds: which rounds; None is each seed's last.
         level: of the Student limits.
@@ -115,8 +125,10 @@ def compare(
         for a in arms
     ]
     shared = set.intersection(*common)
+    noted = [set(a.table[a.table["split"] == NOTES]["metric"]) for a in arms]
+    shared_notes = set.intersection(*noted)
     for metric in wanted:
-        if metric not in shared:
+        if metric not in shared | shared_notes:
             raise ConfigError(f"no metric {metric!r} on split {split!r}; {nearest(metric, shared)}")
     rows = []
     for metric in wanted or sorted(shared):
