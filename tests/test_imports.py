@@ -68,7 +68,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": ASSEMBLED - {"build"},
     "build": ASSEMBLED,
     "study": ASSEMBLED | {"progress"},
-    "report": RUN | {"metrics", "config", "study"},
+    "report": RUN | {"metrics", "config", "study", "worlds"},
     "commands": ASSEMBLED | {"study", "report", "progress"},
     "cli": ASSEMBLED | {"study", "report", "progress", "commands"},
     "__main__": {"cli"},
