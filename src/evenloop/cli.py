@@ -259,6 +259,7 @@ def sweep(
     with _input():
         from evenloop.build import check
         from evenloop.commands.tables import comparison_lines
+        from evenloop.report.arms import write_arms
         from evenloop.study.compare import arms_of, compare
         from evenloop.study.seeds import folder_of, run_seeds
         from evenloop.study.sweep import load_sweep
@@ -278,6 +279,15 @@ def sweep(
         typer.echo(line)
     for name, folder in folders.items():
         typer.echo(f"{name}: {folder}")
+    with _input():
+        page = write_arms(
+            out / f"sweep-{plan.name}-{plan.digest()}.html",
+            plan.name,
+            folders,
+            plan.metrics,
+            plan.curves,
+        )
+    typer.echo(f"report: {page.path}")
 
 
 @app.command()

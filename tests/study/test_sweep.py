@@ -37,6 +37,14 @@ def test_arms_share_seeds_and_settings_and_differ_where_they_say(tmp_path: Path)
     assert plan.arms["sampled"].net == {"name": "sklearn-tree"}
 
 
+def test_curves_name_arms_in_order(tmp_path: Path) -> None:
+    plan = load_sweep(write(tmp_path, FILE + "curves: {rules: [sampled, argmax]}"))
+    assert plan.curves == {"rules": ("sampled", "argmax")}
+    other = load_sweep(write(tmp_path, FILE), ("human=3",))
+    assert plan.digest() != other.digest()
+    assert plan.digest() == load_sweep(write(tmp_path, FILE)).digest()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -50,6 +58,9 @@ def test_arms_share_seeds_and_settings_and_differ_where_they_say(tmp_path: Path)
         ("{base: digits, set: 3, arms: {a: {}}}", "set=3 must be a mapping of settings"),
         ("{base: digit, arms: {a: {}}}", "arm 'a': no preset 'digit'; did you mean 'digits'?"),
         ("{base: digits, arms: {a: {humann: 3}}}", "arm 'a': unknown key 'humann'"),
+        (FILE + "curves: [argmax]", "curves=['argmax'] must be a mapping"),
+        (FILE + "curves: {rules: argmax}", "curve 'rules'='argmax' must be a list of arms"),
+        (FILE + "curves: {rules: [argmx]}", "names no arm 'argmx'; did you mean 'argmax'"),
     ],
 )
 def test_a_wrong_file_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:

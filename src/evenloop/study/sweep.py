@@ -8,11 +8,17 @@ As a file::
       argmax: {}
       sample: {label_rule: sample}
 
-Every arm runs on every seed.
+Every arm runs on every seed. The first arm is what the others are compared with. `curves` may name
+arms that differ in one setting, in order; the report joins them::
+
+    curves:
+      "by human labels": [few, some, many]
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,16 +32,22 @@ from evenloop.words import nearest
 __all__ = ["Sweep", "load_sweep", "sweep_names"]
 
 DOCUMENT_END = "...\n"
-KEYS = {"about", "base", "arms", "seeds", "set", "metrics"}
+KEYS = {"about", "base", "arms", "seeds", "set", "metrics", "curves"}
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """A name, the checked configuration of every arm in order, and the metrics to compare."""
+    """A name, the checked configuration of every arm, the metrics to compare, and curves of arms."""
 
     name: str
     arms: Mapping[str, RunConfig]
     metrics: tuple[str, ...]
+    curves: Mapping[str, tuple[str, ...]]
+
+    def digest(self) -> str:
+        """Eight hexadecimal digits that tell sweeps of other arms, settings or seeds apart."""
+        parts = [(name, config.digest(), [*config.seeds]) for name, config in self.arms.items()]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
 
 
 def sweep_names() -> list[str]:
@@ -69,7 +81,23 @@ def load_sweep(source: str, overrides: tuple[str, ...] = ()) -> Sweep:
             arms[str(name)] = load(str(raw["base"]), [*shared, *_pairs(values or {}), *overrides])
         except ConfigError as error:
             raise ConfigError(f"arm {name!r}: {error}") from None
-    return Sweep(path.stem, arms, tuple(raw.get("metrics") or ()))
+    return Sweep(path.stem, arms, tuple(raw.get("metrics") or ()), _curves(raw.get("curves"), arms))
+
+
+def _curves(raw: Any, arms: Mapping[str, RunConfig]) -> dict[str, tuple[str, ...]]:
+    if not isinstance(raw, dict | None):
+        raise ConfigError(f"curves={raw!r} must be a mapping of names to lists of arms")
+    curves = {}
+    for name, members in (raw or {}).items():
+        if not isinstance(members, list) or not members:
+            raise ConfigError(f"curve {name!r}={members!r} must be a list of arms")
+        for member in members:
+            if str(member) not in arms:
+                raise ConfigError(
+                    f"curve {name!r} names no arm {member!r}; {nearest(str(member), arms)}"
+                )
+        curves[str(name)] = tuple(map(str, members))
+    return curves
 
 
 def _read(path: Path) -> dict[str, Any]:

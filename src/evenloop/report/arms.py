@@ -1,0 +1,310 @@
+"""The report of a sweep: every arm against the first, seed by seed, for all and for each group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isnan, nan
+from os.path import commonprefix
+from pathlib import Path
+
+import jinja2
+import numpy as np
+
+from evenloop import __version__, measures
+from evenloop.intervals import Runs, across_runs, paired_runs
+from evenloop.record import write_atomically
+from evenloop.report.intervals import Interval, Point, forest_figure, points_figure
+from evenloop.report.page import Page, read
+from evenloop.report.sections import Section, Table
+from evenloop.report.study import Study
+from evenloop.shares import ALIKE
+
+__all__ = ["Arms", "sections_of", "write_arms"]
+
+NAMED = 8
+USUAL = ("accuracy", "worst group accuracy", "equalized odds difference")
+DRAWN = "share of generated rows drawn"
+Values = Mapping[int, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Arms:
+    """The studies of a sweep, by the names of their arms; the first is what others are held to.
+
+    Attributes:
+        name: of the sweep.
+        studies: at least one, each with at least one finished round.
+        metrics: what to compare for the whole audit split.
+        curves: arms that differ in one setting only, in its order, by the name of the curve.
+    """
+
+    name: str
+    studies: Mapping[str, Study]
+    metrics: Sequence[str]
+    curves: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def first(self) -> str:
+        """The arm that the others are compared with."""
+        return next(iter(self.studies))
+
+    @property
+    def others(self) -> list[str]:
+        """All arms but the first."""
+        return list(self.studies)[1:]
+
+    @property
+    def seeds(self) -> int:
+        """Most seeds of any arm."""
+        return max(len(study.records) for study in self.studies.values())
+
+    def values(self, arm: str, metric: str, group: str = "all", split: str = "audit") -> Values:
+        """The metric of each seed at its last round."""
+        table = self.studies[arm].table
+        kept = table[(table["metric"] == metric) & (table["split"] == split)]
+        kept = kept[kept["group"] == group].sort_values("round").groupby("seed")["value"].last()
+        return {int(str(seed)): float(value) for seed, value in kept.items()}
+
+    def mean(self, arm: str, metric: str, group: str = "all") -> Interval:
+        """The mean over seeds with Student limits; limits are nan with one seed or all alike."""
+        values = self.values(arm, metric, group)
+        if not values:
+            return Interval(arm, nan)
+        found = _interval(arm, across_runs([*values.values()]))
+        if metric == "accuracy" or metric.endswith("difference"):  # in [0, 1]: cut there
+            return Interval(arm, found.value, *np.clip((found.low, found.high), 0, 1).tolist())
+        return found
+
+    def change(self, arm: str, metric: str, group: str = "all") -> Interval:
+        """The mean difference from the first arm over seeds that both have, with limits."""
+        mine, base = self.values(arm, metric, group), self.values(self.first, metric, group)
+        if not mine.keys() & base.keys():
+            return Interval(arm, nan)
+        return _interval(arm, paired_runs(mine, base))
+
+    def groups(self) -> list[str]:
+        """Groups of the audit split, those worst off in the first arm first."""
+        row = self.studies[self.first].first
+        names = [*row.counts["audit"].groups] if "audit" in row.counts else []
+        if len(names) < 2:
+            return []
+        level = {name: self.mean(self.first, "accuracy", name).value for name in names}
+        return sorted(names, key=lambda name: (isnan(level[name]), level[name]))
+
+
+def write_arms(
+    path: Path,
+    name: str,
+    folders: Mapping[str, Path],
+    metrics: Sequence[str],
+    curves: Mapping[str, Sequence[str]] | None = None,
+) -> Page:
+    """Write the report of a sweep, one file that opens offline, from the stored counts alone.
+
+    Args:
+        path: of the file.
+        name: of the sweep.
+        folders: the study of every arm; the first arm is what the others are compared with.
+        metrics: what to compare for the whole audit split; the usual ones if empty.
+        curves: arms to be joined in the plane of accuracy and gap, by the name of the curve.
+
+    Raises:
+        ConfigError: a folder holds no study, or one without a finished round.
+    """
+    studies = {arm: read(folder) for arm, folder in folders.items()}
+    if not metrics:
+        metrics = [m for m in USUAL if all(study.has(m) for study in studies.values())]
+    arms = Arms(name, studies, metrics, curves or {})
+    sections = sections_of(arms)
+    loader = jinja2.PackageLoader("evenloop.report")
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
+    summary = tuple(line for section in sections for line in section.summary)
+    html = environment.get_template("arms.html").render(
+        arms=arms, sections=sections, summary=summary, version=__version__
+    )
+    write_atomically(path, html.encode())
+    return Page(path, summary)
+
+
+def sections_of(arms: Arms) -> list[Section]:
+    """The sections that apply to these arms, in order."""
+    found = [_overall(arms), _tradeoff(arms), _helped(arms), _rows_drawn(arms), _where(arms)]
+    return [section for section in found if section is not None]
+
+
+def _interval(label: str, runs: Runs) -> Interval:
+    """The mean and limits of runs; no limits where all agree to the last item."""
+    if not runs.sd > ALIKE:
+        return Interval(label, float(runs.mean))
+    return Interval(label, float(runs.mean), float(runs.low), float(runs.high))
+
+
+def _overall(arms: Arms) -> Section:
+    rows, figures = [], []
+    for metric in arms.metrics:
+        figures.append(
+            forest_figure(
+                f"Change of {metric}",
+                [arms.change(arm, metric) for arm in arms.others],
+                xlabel=f"difference from {arms.first!r}",
+            )
+        )
+        for arm in arms.studies:
+            change = "" if arm == arms.first else _words(arms.change(arm, metric), sign=True)
+            rows.append((metric, arm, _words(arms.mean(arm, metric)), change))
+    head = ("measure", "arm", "mean", f"difference from {arms.first!r}")
+    return Section(
+        "Every arm",
+        text=[
+            f"Arms are compared with {arms.first!r} on the same seeds, so that luck of the split "
+            "and of the start cancels. A filled dot is a difference whose limits leave out zero; "
+            "of twenty such comparisons one is expected to do so by chance."
+        ],
+        figures=figures if arms.others else [],
+        note=_note(arms),
+        tables=[Table("Last round, mean over seeds with 95 % limits", head, rows, folded=True)],
+    )
+
+
+def _note(arms: Arms) -> str:
+    if arms.seeds == 1:
+        return "One seed: there are no limits between seeds, and another seed can differ."
+    return f"Bars: 95 % Student limits over {arms.seeds} seeds, differences in pairs of seeds."
+
+
+def _tradeoff(arms: Arms) -> Section | None:
+    """Accuracy against the first gap among the metrics."""
+    gaps = [metric for metric in arms.metrics if metric.endswith("difference")]
+    if not gaps or not any(arms.values(arm, "accuracy") for arm in arms.studies):
+        return None
+    gap, on_curve = gaps[0], {a for members in arms.curves.values() for a in members}
+    points = []
+    for curve, members in arms.curves.items():
+        points += [
+            Point(mark, arms.mean(arm, gap), arms.mean(arm, "accuracy"), curve)
+            for arm, mark in zip(members, _marks(members), strict=True)
+        ]
+    points += [
+        Point(arm, arms.mean(arm, gap), arms.mean(arm, "accuracy"))
+        for arm in arms.studies
+        if arm not in on_curve
+    ]
+    return Section(
+        "What a smaller gap costs",
+        text=[
+            "Up and to the left is better for both. A small gap with low accuracy may mean that "
+            "everyone is worse off: see who was helped below."
+        ],
+        figures=[
+            points_figure(f"Accuracy against {gap}", points, xlabel=gap, ylabel="accuracy"),
+        ],
+        note=_note(arms),
+    )
+
+
+def _marks(members: Sequence[str]) -> list[str]:
+    """What tells the arms of a curve apart: their names without what all begin or end with."""
+    start = len(commonprefix(list(members)))
+    end = len(commonprefix([name[start:][::-1] for name in members]))
+    return [name[start : len(name) - end] or name for name in members]
+
+
+def _helped(arms: Arms) -> Section | None:
+    """Who gained and who lost accuracy in every arm; None without groups or a second arm."""
+    groups = arms.groups()
+    if not groups or not arms.others:
+        return None
+    found = {g: [arms.change(arm, "accuracy", g) for arm in arms.others] for g in groups}
+    figures = [
+        forest_figure(f"Accuracy of {group}", found[group], xlabel=f"change from {arms.first!r}")
+        for group in groups[:NAMED]
+    ]
+    table = [
+        (change.label, group, _words(arms.mean(change.label, "accuracy", group)),
+         _words(change, sign=True))
+        for group in groups
+        for change in found[group]
+    ]  # fmt: skip
+    clear = {
+        side: [f"{c.label} for {g}" for g in groups for c in found[g] if reached(c)]
+        for side, reached in (("gained", _above), ("lost", _below))
+    }
+    told = [
+        f"Against {arms.first!r} accuracy {side} with limits clear of zero: "
+        f"{'; '.join(names) or 'nowhere'}."
+        for side, names in clear.items()
+    ]
+    head = ("arm", "group", "accuracy", f"change from {arms.first!r}")
+    return Section(
+        "Who was helped",
+        text=[
+            "The groups with the lowest accuracy in the first arm come first. With many groups and "
+            "arms some limits leave out zero by chance. Who can be harmed: the people of groups "
+            "whose accuracy falls (quality of service), and everyone where all fall.",
+            *told,
+        ],
+        figures=figures,
+        note=_note(arms),
+        tables=[Table("Every group in every arm, last round", head, table, folded=True)],
+        alarms=[*_levelled(arms)],
+        summary=told,
+    )
+
+
+def _above(change: Interval) -> bool:
+    return change.low > 0
+
+
+def _below(change: Interval) -> bool:
+    return change.high < 0
+
+
+def _levelled(arms: Arms) -> Iterator[str]:
+    """An alarm for every arm and the seeds in which every cell lost against the first arm."""
+    base = arms.studies[arms.first].records
+    for arm in arms.others:
+        down = []
+        for seed, record in arms.studies[arm].records.items():
+            if seed in base and "audit" in record.rows[-1].counts:
+                before, after = (r.rows[-1].counts["audit"] for r in (base[seed], record))
+                if measures.levelling_down(before, after).down:
+                    down.append(str(seed))
+        if down:
+            yield (
+                f"{arm}: levelling down: every cell of group and label that can be compared is "
+                f"less accurate than in {arms.first!r} (seed {', '.join(down)})"
+            )
+
+
+def _rows_drawn(arms: Arms) -> Section | None:
+    """How much generated data was used, for the arms that say so."""
+    rows = []
+    for arm in arms.studies:
+        values = arms.values(arm, DRAWN, split="notes")
+        if values:
+            shares = [*values.values()]
+            rows.append((arm, f"{sum(shares) / len(shares):.3f}"))
+    if not rows:
+        return None
+    table = Table("Last round, mean over seeds", ("arm", "share of generated rows drawn"), rows)
+    return Section("How much generated data was used", tables=[table])
+
+
+def _where(arms: Arms) -> Section:
+    """Where each arm's own report is made from."""
+    rows = [
+        (arm, str(len(study.records)), str(study.rounds), study.folder.name)
+        for arm, study in arms.studies.items()
+    ]
+    head = ("arm", "seeds", "rounds", "folder")
+    return Section("Arms", tables=[Table("Studies of this sweep", head, rows)])
+
+
+def _words(value: Interval, sign: bool = False) -> str:
+    if isnan(value.value):
+        return "not estimable"
+    form = "+.3f" if sign else ".3f"
+    if isnan(value.low):
+        return f"{value.value:{form}} [not estimable between seeds]"
+    return f"{value.value:{form}} [{value.low:{form}}, {value.high:{form}}]"

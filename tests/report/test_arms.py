@@ -1,0 +1,121 @@
+"""The report of a sweep: paired differences, who gained, levelling down, curves, one file."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evenloop.config import ConfigError, RunConfig
+from evenloop.counts import Counts
+from evenloop.record import Record, Row
+from evenloop.report.arms import Arms, sections_of, write_arms
+from evenloop.report.intervals import Interval, Point, forest_figure, points_figure
+from evenloop.report.study import Study
+from evenloop.study.compare import table_of
+
+GROUPS, CLASSES = ("<f>", "m"), ("no", "yes")
+RIGHT = {"real": (30, 30), "shifted": (36, 24), "worse": (20, 20), "better f": (38, 30)}
+
+
+def counts(right: tuple[int, int], seed: int) -> Counts:
+    """40 items in every cell, `right` of them right by group; seed 1 has one more right."""
+    cells = [[[r + seed, 40 - r - seed], [40 - r, r]] for r in right]
+    return Counts(np.array(cells), GROUPS, CLASSES)
+
+
+def study(name: str, seeds: tuple[int, ...] = (0, 1)) -> Study:
+    config = RunConfig(
+        world={"name": "table"}, loop=[{"mix": {}}], net={}, recipe={}, test_size=80, rounds=1,
+        by=("sex",),
+    )  # fmt: skip
+    records = {}
+    for seed in seeds:
+        # the two seeds of an arm differ a little, so that there are limits between them
+        seen = {"audit": counts(tuple(r + seed * (name == "better f") for r in RIGHT[name]), seed)}
+        seen |= {"train": counts((40, 40), 0)}
+        records[seed] = Record()
+        values = {"share of generated rows drawn": 0.25} if name != "real" else {}
+        records[seed].rows.append(
+            Row(0, {"train": 80, "world": 80, "relabelled": 0, "generated": 0}, seen, {}, values)
+        )
+    return Study(Path(name), config, records, table_of(config, records), None)
+
+
+def arms(*names: str, curves: dict[str, list[str]] | None = None) -> Arms:
+    metrics = ("accuracy", "equalized odds difference")
+    return Arms("a sweep", {name: study(name) for name in names}, metrics, curves or {})
+
+
+def test_differences_are_from_the_first_arm_in_pairs_of_seeds() -> None:
+    found = arms("real", "better f")
+    change = found.change("better f", "accuracy", "<f>")
+    assert change.value == pytest.approx((2 * 8 / 80 + 2 * 9 / 80) / 2)
+    assert change.low < change.value < change.high
+    same = arms("real", "shifted").change("shifted", "accuracy", "<f>")
+    assert same.value == pytest.approx(12 / 80)
+    assert np.isnan(same.low)  # both seeds changed by exactly as much: no spread to speak of
+
+
+def test_groups_that_gained_and_lost_are_named() -> None:
+    helped = next(s for s in sections_of(arms("real", "better f")) if s.title == "Who was helped")
+    assert len(helped.figures) == 2
+    assert {row[1] for row in helped.tables[0].rows} == set(GROUPS)
+    assert helped.alarms == []
+    assert "<f>" in helped.text[0] + "".join(row[1] for row in helped.tables[0].rows)
+
+
+def test_levelling_down_names_arm_and_seeds() -> None:
+    helped = next(s for s in sections_of(arms("real", "worse", "better f")) if s.alarms)
+    assert [a.split(":")[0] for a in helped.alarms] == ["worse"]
+    assert "(seed 0, 1)" in helped.alarms[0]
+
+
+def test_arms_of_a_curve_are_joined_and_marked_by_what_differs() -> None:
+    found = arms("real", "shifted", "worse", curves={"by rows": ["shifted", "worse"]})
+    plane = next(s for s in sections_of(found) if s.title == "What a smaller gap costs")
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", plane.figures[0])
+    assert {"shifted", "worse", "real", "by rows"} <= set(texts)
+
+
+def test_generated_rows_are_shown_where_arms_say_so() -> None:
+    drawn = next(s for s in sections_of(arms("real", "worse")) if "generated" in s.title)
+    assert drawn.tables[0].rows == [("worse", "0.250")]
+    assert not any("generated" in s.title for s in sections_of(arms("real")))
+
+
+def test_one_arm_alone_is_compared_with_nothing() -> None:
+    titles = [s.title for s in sections_of(arms("real"))]
+    assert titles == ["Every arm", "What a smaller gap costs", "Arms"]
+
+
+def test_a_folder_that_is_no_study_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no manifest"):
+        write_arms(tmp_path / "x.html", "x", {"a": tmp_path}, ())
+
+
+def test_rows_clear_of_zero_are_filled_and_texts_are_as_given() -> None:
+    rows = [
+        Interval("$up$", 0.2, 0.1, 0.3),
+        Interval("_open", 0.1, -0.1, 0.3),
+        Interval("one", 0.4),
+    ]
+    svg = forest_figure("t", rows, xlabel="x")
+    assert {"$up$", "_open", "one"} <= set(re.findall(r"<text[^>]*>([^<]*)</text>", svg))
+    assert 'aria-label="t: $up$ 0.2 [0.1, 0.3]; _open 0.1 [-0.1, 0.3]; one 0.4"' in svg
+    assert len(re.findall(r"fill: none; stroke: var\(--s0\)[^>]*/>\s*</g>", svg)) == 2
+    assert not re.search(r"(?:stroke|fill): #", svg)
+
+
+def test_a_point_without_a_value_has_no_cross() -> None:
+    nan = float("nan")
+    points = [
+        Point("here", Interval("", 0.1, 0.0, 0.2), Interval("", 0.8, 0.7, 0.9)),
+        Point("gone", Interval("", nan), Interval("", nan)),
+    ]
+    svg = points_figure("t", points, xlabel="x", ylabel="y")
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+    assert "here" in texts
+    assert "gone" not in texts
