@@ -187,6 +187,14 @@ class TestSettings:
         load("demo", ["human=1"])
         assert load("demo").loop == before
 
+    def test_a_field_of_tuning_is_named_and_a_bare_one_is_the_recipe_s(self) -> None:
+        config = load("prune-cifar100-nft", ["tune.epochs=70", "lr=0.5"])
+        tune = config.loop[0]["prune"]["tune"]
+        assert (tune["epochs"], tune["lr"], config.recipe["lr"]) == (70, 0.01, 0.5)
+        assert load("prune-cifar100-nft").loop[0]["prune"]["tune"]["epochs"] == 60
+        with pytest.raises(ConfigError, match=r"unknown key 'tune\.epoch'; did you mean 'epochs'"):
+            load("prune-cifar100-nft", ["tune.epoch=70"])
+
     def test_a_field_of_two_loops_must_be_named(self, file: Path) -> None:
         chain = "loop=[{relabel: {n0: 9}}, {relabel: {n0: 9}}]"
         with pytest.raises(ConfigError, match=r"'human' is ambiguous: write loop.0.relabel.human"):

@@ -174,7 +174,8 @@ def _place(raw: dict[str, Any], key: str, top: frozenset[str]) -> tuple[dict[str
     if head:
         matches = [s for s in sections if s == head or s.split(".")[-1] == head]
     else:
-        matches = [s for s, known in sections.items() if leaf in known]
+        # A bare lr is that of the recipe: a nested section must be named.
+        matches = [s for s, known in sections.items() if leaf in known and s.count(".") < 3]
         matches = [""] if "" in matches else matches
     if len(matches) > 1:
         choices = " or ".join(f"{s}.{leaf}" for s in matches)
@@ -187,7 +188,7 @@ def _place(raw: dict[str, Any], key: str, top: frozenset[str]) -> tuple[dict[str
 
 
 def _sections(raw: Mapping[str, Any], top: frozenset[str]) -> dict[str, set[str]]:
-    """Field names by section: "" the top, world, recipe, net, loop.<place>.<verb>."""
+    """Field names by section: "" the top, world, recipe, net, loop.<place>.<verb>[.tune]."""
     from evenloop.loops import find as find_loop
     from evenloop.recipe import Recipe
     from evenloop.worlds import WORLDS
@@ -204,7 +205,10 @@ def _sections(raw: Mapping[str, Any], top: frozenset[str]) -> dict[str, set[str]
     sections["net"] = set(raw["net"]) - {"name"}
     for place, entry in enumerate(raw["loop"]):
         for verb in entry:
-            sections[f"loop.{place}.{verb}"] = {f.name for f in fields(find_loop(verb))}
+            known = {f.name for f in fields(find_loop(verb))}
+            sections[f"loop.{place}.{verb}"] = known
+            if "tune" in known:
+                sections[f"loop.{place}.{verb}.tune"] = sections["recipe"]
     return sections
 
 
@@ -214,9 +218,12 @@ def _section(raw: dict[str, Any], name: str) -> dict[str, Any]:
         return raw
     holder, key = raw, name
     if name.startswith("loop."):
-        _, place, key = name.split(".")
+        _, place, *inner, key = name.split(".")
         holder = raw["loop"][int(place)]
-    holder[key] = dict(holder[key])
+        for step in inner:
+            holder[step] = dict(holder[step])
+            holder = holder[step]
+    holder[key] = dict(holder.get(key) or {})
     return dict.__getitem__(holder, key)
 
 
