@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from evenloop import metrics
 from evenloop.accumulation import update_events
 from evenloop.audit import Audit
+from evenloop.config import RunConfig
 from evenloop.counts import Moments
 from evenloop.data import NOTHING, GroupedData, Structure
 from evenloop.fit import fit
@@ -21,12 +24,18 @@ from evenloop.objectives.group_dro import GroupDRO
 from evenloop.readings import padded
 from evenloop.recipe import Recipe
 from evenloop.record import Record
+from evenloop.report.sections import samples, texts, writing
+from evenloop.report.study import Study
 from evenloop.rng import Rng
 from evenloop.samplers.uniform import Uniform
 from evenloop.seams import LabelRule
 from structured_kit import PAIRS, PairLoss, Pairs, Parity, pairs
 
 RECIPE = Recipe(lr=0.5, batch=16, epochs=4)
+
+
+def new() -> Pairs:
+    return seeded(Pairs, 3)  # type: ignore[return-value]
 
 
 def world(n: int = 200) -> World:
@@ -85,7 +94,7 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole() -> None:
     data = pairs(50)
     nets = []
     for micro in (None, 7):
-        net = seeded(Pairs, 3)
+        net = new()
         recipe = Recipe(
             lr=0.5, momentum=0.9, batch=16, epochs=2, precision="fp64", micro_batch=micro
         )
@@ -99,14 +108,14 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole() -> None:
 
 def test_published_accumulation_steps_at_its_own_times_and_rates() -> None:
     data = pairs(22)
-    net = seeded(Pairs, 3)
+    net = new()
     recipe = Recipe(
         lr=0.5, batch=4, micro_batch=2, epochs=1, schedule="linear", accumulation="published"
     )
     done = fit(net, data, GroupIndex.of(data), recipe=recipe, rng=Rng.of(0), objective=PairLoss())
     assert done.steps == len(update_events(11, 2, order="published"))
     ours, order = (
-        seeded(Pairs, 3),
+        new(),
         list(
             Uniform().epoch(
                 data, GroupIndex.of(data), batch=2, rng=Rng.of(0).at("epoch", 0).at("sampler")
@@ -119,7 +128,7 @@ def test_published_accumulation_steps_at_its_own_times_and_rates() -> None:
         for part in event.micro_batches:
             assert isinstance(order[part], torch.Tensor)
             rows = data.take(order[part])
-            (PairLoss().loss(ours(rows.x, rows.y), rows.y, rows.y) / 2).backward()
+            (PairLoss().loss(ours(rows.x, rows.y), rows.y, rows.y) / 2).backward()  # type: ignore[no-untyped-call]
         sgd.param_groups[0]["lr"] = event.lr
         sgd.step()
     assert torch.allclose(net.heads.weight, ours.heads.weight, rtol=0, atol=1e-6)
@@ -236,6 +245,94 @@ class TestWrongInput:
     def test_rules_are_checked(self, fields: dict[str, object], message: str) -> None:
         with pytest.raises(ValueError, match=message):
             LabelRule(**fields)  # type: ignore[arg-type]
+
+
+class TestBias:
+    """The difference of two means of the same items, each over those it applies to."""
+
+    def test_it_is_the_paired_difference_where_both_apply_to_all(self) -> None:
+        one = GroupIndex(torch.zeros(3).long(), ("all",))
+        said, given = torch.tensor([1.0, 2.0, 6.0]), torch.tensor([0.0, 3.0, 3.0])
+        table = Moments.of_bias(said, given, one).table
+        assert table.tolist() == Moments.of(said - given, one).table.tolist()
+
+    def test_its_spread_is_that_of_repeated_draws_where_they_do_not(self) -> None:
+        rng = np.random.default_rng(1)
+        said, given = rng.normal(1.0, 1.0, 3_000), rng.normal(0.5, 2.0, 3_000)
+        said[rng.random(3_000) < 0.4] = np.nan
+        given[rng.random(3_000) < 0.2] = np.nan
+        one = GroupIndex(torch.zeros(3_000).long(), ("all",))
+        n, total, squares = Moments.of_bias(torch.tensor(said), torch.tensor(given), one).table[0]
+        assert np.isclose(total / n, np.nanmean(said) - np.nanmean(given))
+        draws = [rng.integers(0, 3_000, 3_000) for _ in range(400)]
+        again = [np.nanmean(said[d]) - np.nanmean(given[d]) for d in draws]
+        error = np.sqrt((squares / n - (total / n) ** 2) / n)
+        assert np.isclose(error, np.std(again), rtol=0.15)
+
+    def test_a_group_that_one_side_never_applies_to_has_none(self) -> None:
+        groups = GroupIndex(torch.tensor([0, 1]), ("a", "b"))
+        said, given = torch.tensor([1.0, 1.0]), torch.tensor([torch.nan, 0.0])
+        assert Moments.of_bias(said, given, groups).table[:, 0].tolist() == [0.0, 1.0]
+
+
+class TestTable:
+    """The long table of a run whose labels have structure."""
+
+    def test_statistics_are_given_by_group_and_for_all_with_limits_and_counts(self) -> None:
+        record = run(LOOP, world(), audit(), rounds=1)
+        table = metrics.frame({0: record}, track=1, groups=True).set_index(["metric", "group"])
+        bias = table.loc[("bias of first code", "all")]
+        said, given = (
+            table.loc[(f"{w} first code", "all"), "value"] for w in ("predicted", "true")
+        )
+        assert np.isclose(bias["value"], said - given)
+        assert bias["low"] < bias["value"] < bias["high"]
+        assert bias["n"] == 80
+        assert (
+            table.loc[("first code", "left"), "n"] + table.loc[("first code", "right"), "n"] == 40
+        )
+        assert {"all", "left", "right"} <= set(table.loc["right"].index)
+
+
+class TestReport:
+    """The two sections that only such runs have."""
+
+    @staticmethod
+    def study(folder: Path) -> Study:
+        record = Record.open(folder / "seed-0", {"config": {}, "seed": 0})
+        run(LOOP, world(), audit(), rounds=2, record=record)
+        config = RunConfig(
+            world={"name": "pairs"},
+            loop=[{"relabel": {}}],
+            net={"name": "pairs"},
+            recipe={},
+            track="odd",
+            test_size=80,
+            rounds=2,
+        )
+        table = metrics.frame({0: record}, track=1, groups=True)
+        return Study(folder, config, {0: record}, table, 1)
+
+    def test_statistics_and_scores_are_drawn_and_said(self, tmp_path: Path) -> None:
+        section = writing.build(self.study(tmp_path))
+        assert section is not None
+        assert len(section.figures) == 2 + 2  # two statistics, the score and the log loss
+        assert section.summary[0].startswith("Bias of first code (written minus people's): ")
+        assert section.tables[0].rows[0][:2] == ("first code", "0")
+
+    def test_rows_are_shown_in_words_and_hidden_ones_folded(self, tmp_path: Path) -> None:
+        study = self.study(tmp_path)
+        section = texts.build(study)
+        assert section is not None
+        items = [item for group in section.texts for item in group["items"]]
+        assert {item["hidden"] for item in items} == {True, False}
+        assert {item["by"] for item in items} >= {"people", "model, round 1"}
+        assert samples.build(study) is None
+
+    def test_other_studies_have_neither(self, tmp_path: Path) -> None:
+        study = self.study(tmp_path)
+        plain = study.table[~study.table["metric"].str.startswith("bias of")]
+        assert writing.build(replace(study, table=plain)) is None
 
 
 def test_a_ratio_counts_items_and_has_the_spread_of_a_ratio_of_means() -> None:

@@ -122,16 +122,15 @@ class Audit:
         counts = {"audit": Counts.of(predicted, truth, groups, data.schema.classes)}
         moments = {}
         for name, statistic in self._statistics().items():
-            for kind, y in (("predicted", said), ("truth", data.truth)):
-                moments[f"audit.{name}.{kind}"] = _applying(statistic(data.x, y), groups)
+            pair = statistic(data.x, said), statistic(data.x, data.truth)
+            for kind, values in zip(("predicted", "truth"), pair, strict=True):
+                moments[f"audit.{name}.{kind}"] = _applying(values, groups)
+            moments |= _both(f"audit.{name}.bias", groups, lambda g, p=pair: Moments.of_bias(*p, g))
         spent, units = model.cost(data.x, data.truth)
         ratios = dict(reading.compare(data.x, said, data.truth, trained))
         ratios["loss"] = (spent / units.clamp(min=1), units)
-        together = GroupIndex(torch.zeros_like(groups.cell), ("all",))
-        for name, (values, weights) in ratios.items():
-            moments[f"audit.{name}"] = Moments.of_ratio(values, weights, groups)
-            if groups.size > 1:
-                moments[f"audit.{name}.all"] = Moments.of_ratio(values, weights, together)
+        for name, ratio in ratios.items():
+            moments |= _both(f"audit.{name}", groups, lambda g, r=ratio: Moments.of_ratio(*r, g))
         return counts, moments
 
     def labels(self, data: GroupedData, start: int = 0) -> tuple[Counts, dict[str, Moments]]:
@@ -155,6 +154,15 @@ class Audit:
     def _statistics(self) -> dict[str, Statistic]:
         own = {} if self.reading is None else self.reading.statistics()
         return {**own, **self.statistics}
+
+
+def _both(
+    name: str, groups: GroupIndex, make: Callable[[GroupIndex], Moments]
+) -> dict[str, Moments]:
+    """What does not add up over groups, by group and for all together ("... .all")."""
+    if groups.size == 1:
+        return {name: make(groups)}
+    return {name: make(groups), f"{name}.all": make(groups.together())}
 
 
 def _applying(values: Tensor, groups: GroupIndex) -> Moments:

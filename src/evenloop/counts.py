@@ -121,7 +121,34 @@ class Moments:
         share = w / cells.mean(w)[cells.cell]
         return Moments.of(mean + share * (v - mean), cells)
 
+    @staticmethod
+    def of_bias(written: Tensor, given: Tensor, groups: GroupIndex) -> Moments:
+        """Moments whose mean is each group's mean of `written` (N,) minus that of `given` (N,).
+
+        Items to which a statistic does not apply are nan on that side. All items count; item i
+        enters as the difference of the two means plus what it adds to each (delta method), so the
+        spread is that of a difference between two means of the same items. A group in which one
+        side applies to no item has none.
+
+        >>> groups = GroupIndex(torch.tensor([0, 0]), ("all",))
+        >>> said, given = torch.tensor([1.0, 1.0]), torch.tensor([0.0, torch.nan])
+        >>> Moments.of_bias(said, given, groups).table[0, :2].tolist()   # mean 1 - 0
+        [2.0, 2.0]
+        """
+        sides = [_mean_and_part(values.double(), groups) for values in (written, given)]
+        value = sides[0][0] - sides[1][0] + sides[0][1] - sides[1][1]
+        said = (~value.isnan()).nonzero().flatten()
+        return Moments.of(value[said], groups.take(said))
+
     def __add__(self, other: Moments) -> Moments:
         if self.groups != other.groups:
             raise ValueError("moments of other groups cannot be added")
         return Moments(self.table + other.table, self.groups)
+
+
+def _mean_and_part(values: Tensor, groups: GroupIndex) -> tuple[Tensor, Tensor]:
+    """(N,) the mean of each item's group over the items it applies to, and what the item adds."""
+    applies = (~values.isnan()).double()
+    share = groups.mean(applies)[groups.cell]
+    mean = (groups.sum(values.nan_to_num()) / groups.sum(applies))[groups.cell]
+    return mean, (values.nan_to_num() - mean) * applies / share

@@ -66,6 +66,10 @@ class GroupIndex:
         """The cells of the rows at `index`; all names stay."""
         return GroupIndex(self.cell[index], self.names)
 
+    def together(self) -> GroupIndex:
+        """The same rows as one group called "all"."""
+        return GroupIndex(torch.zeros_like(self.cell), ("all",))
+
     def count(self) -> Tensor:
         """(G,) int64 rows of each cell."""
         return torch.bincount(self.cell, minlength=self.size)

@@ -15,6 +15,7 @@ import pandas as pd
 
 from evenloop import measures
 from evenloop.claims import TrainOn, feedback_steps, trained
+from evenloop.counts import Moments
 from evenloop.record import Record, Row
 from evenloop.shares import Limited, share_bias, share_gap
 
@@ -22,6 +23,7 @@ __all__ = ["COLUMNS", "frame", "of_record"]
 
 COLUMNS = ("seed", "round", "stage", "split", "group", "metric", "value", "low", "high", "n")
 Entry = Mapping[str, Any]
+OWN_MOMENTS = ("loss", "confidence", "hit", "lost")
 
 
 def frame(
@@ -155,6 +157,7 @@ def _audit(at: _At, row: Row, track: int | None, groups: bool) -> Iterator[Entry
     if "audit.loss" in row.moments:
         loss = measures.mean(row.moments["audit.loss"], name="log loss")
         yield from at.estimate("audit", loss)
+    yield from _written(at, row)
     if "audit.confidence" in row.moments:
         error = measures.expected_calibration_error(
             row.moments["audit.confidence"], row.moments["audit.hit"]
@@ -167,6 +170,33 @@ def _audit(at: _At, row: Row, track: int | None, groups: bool) -> Iterator[Entry
         yield at.limited("gap to labels", share_gap(counts, trained(row), track))
         if groups:
             yield from at.estimate("audit", measures.predicted_share(counts, track))
+
+
+def _written(at: _At, row: Row) -> Iterator[Entry]:
+    """Statistics of labels, as written, as people give them and as trained on; scores; biases.
+
+    What adds up over groups is also given for all of them together.
+    """
+    for key, moments in row.moments.items():
+        split, _, name = key.partition(".")
+        if split == "train":
+            yield from _with_all(at, "train", moments, name)
+        elif key.endswith((".predicted", ".truth")):
+            name, _, side = name.rpartition(".")
+            whose = "predicted" if side == "predicted" else "true"
+            yield from _with_all(at, "audit", moments, f"{whose} {name}")
+        elif split == "audit" and name not in OWN_MOMENTS:
+            name = name.removesuffix(".all")
+            of = name.removesuffix(".bias")
+            shown = "log loss" if name == "loss" else f"bias of {of}" if of != name else name
+            yield from at.estimate("audit", measures.mean(moments, name=shown))
+
+
+def _with_all(at: _At, split: str, moments: Moments, name: str) -> Iterator[Entry]:
+    yield from at.estimate(split, measures.mean(moments, name=name))
+    if len(moments.groups) > 1:
+        together = Moments(moments.table.sum(0, keepdims=True), ("all",))
+        yield from at.estimate(split, measures.mean(together, name=name))
 
 
 def _excess(at: _At, row: Row, split: str) -> Iterator[Entry]:

@@ -38,7 +38,10 @@ class Section:
         note: what the figures' bands are, or what the measure leaves out.
         tables: shown below the figures.
         alarms: sentences shown as warnings.
-        images: groups of pictures, each {"title", "items": [{"src", "caption", "mark"}]}.
+        images: groups of pictures, each {"title", "items": [{"src", "caption", "mark"}]}, and
+            "folded" where a reader opens it first.
+        texts: groups of texts, each {"title", "items": [{"src", "said", "people", "by", "hidden"}]}
+            with "src" a picture or empty, "people" empty where they say the same.
         summary: lines for the terminal and the head of the page.
     """
 
@@ -49,6 +52,7 @@ class Section:
     tables: Sequence[Table] = ()
     alarms: Sequence[str] = ()
     images: Sequence[Mapping[str, Any]] = ()
+    texts: Sequence[Mapping[str, Any]] = ()
     summary: Sequence[str] = field(default=())
 
 

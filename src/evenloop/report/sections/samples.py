@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from evenloop.data import Origin
+from evenloop.report.people import hidden
 from evenloop.report.sections import Section
 from evenloop.report.study import Study
 
@@ -27,8 +28,12 @@ def build(study: Study) -> Section | None:
     seed, record = next(iter(study.records.items()))
     folder = Path(record.folder or study.folder) / "samples"
     files = sorted(folder.glob("*.pt")) if folder.exists() else []
-    if not files:
-        return None
+    if not files or "shown" in torch.load(files[0], weights_only=True):
+        return None  # labels with structure are shown in words
+    if "cell" in torch.load(files[-1], weights_only=True):
+        return None  # what was bought has a section of its own
+    if why := hidden(study.config):
+        return Section("Rows that entered", text=[why])
     classes = study.first.counts["train"].classes
     places = np.unique(np.linspace(0, len(files) - 1, ROUNDS_SHOWN).round().astype(int))
     groups = []
@@ -47,17 +52,21 @@ def _items(kept: dict[str, Tensor], classes: Sequence[str]) -> list[dict[str, An
     items = []
     for i in range(min(EACH, len(kept["y"]))):
         said, truth = classes[int(kept["y"][i])], classes[int(kept["truth"][i])]
-        origin = Origin(int(kept["origin"][i]))
-        by = "people" if origin is Origin.WORLD else f"model, round {int(kept['born'][i])}"
-        if origin is Origin.GENERATED:
-            by = f"generated, round {int(kept['born'][i])}"
+        by = who(int(kept["origin"][i]), int(kept["born"][i]))
         wrong = said != truth
         caption = f"{said} ({by})" + (f", people: {truth}" if wrong else "")
-        items.append({"src": _png(kept["x"][i]), "caption": caption, "mark": wrong})
+        items.append({"src": png(kept["x"][i]), "caption": caption, "mark": wrong})
     return items
 
 
-def _png(pixels: Tensor) -> str:
+def who(origin: int, born: int) -> str:
+    """Who made a label, in words."""
+    names = {Origin.WORLD: "people", Origin.GENERATED: f"generated, round {born}"}
+    return names.get(Origin(origin), f"model, round {born}")
+
+
+def png(pixels: Tensor) -> str:
+    """Pixels (C, H, W), uint8 or in [0, 1], as the address of a picture in the page itself."""
     array = pixels.numpy()
     if array.dtype != np.uint8:
         array = (np.clip(array, 0, 1) * 255).astype(np.uint8)

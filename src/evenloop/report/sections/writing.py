@@ -1,0 +1,107 @@
+"""What a model writes: statistics of its texts or frames over rounds, their biases, its scores.
+
+Figures after Taori & Hashimoto, "Data Feedback Loops" (ICML 2023), Figures 4 to 6 and 8; limits,
+the signed biases and the training labels beside them are ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from evenloop.report.figures import line_figure
+from evenloop.report.sections import Section, Table
+from evenloop.report.study import Study
+
+ORDER = 12
+BIAS = "bias of "
+
+
+def build(study: Study) -> Section | None:
+    """The section, for studies whose labels have structure."""
+    names = _statistics(study)
+    if not names:
+        return None
+    scores = _scores(study)
+    figures = [_statistic(study, name) for name in names]
+    figures += [line_figure(name, [study.line(name, name)], ylabel="mean") for name in scores]
+    text = [
+        "Every number is a mean over the audit rows it applies to: of what the model wrote for "
+        "them, of what people gave, and of the labels the model was trained on. A statistic counts "
+        "what it counts; it does not say what a text or a frame means to a reader.",
+    ]
+    return Section(
+        "What the model writes",
+        text=text,
+        figures=figures,
+        note=f"Bands: {study.limits()}, one round at a time.",
+        tables=[_table(study, names)],
+        summary=[_words(study, name) for name in names],
+    )
+
+
+def _metrics(study: Study) -> list[str]:
+    kept = study.table[(study.table["split"] == "audit") & (study.table["group"] == "all")]
+    return list(dict.fromkeys(kept["metric"]))
+
+
+def _statistics(study: Study) -> list[str]:
+    return [m.removeprefix(BIAS) for m in _metrics(study) if m.startswith(BIAS)]
+
+
+def _scores(study: Study) -> list[str]:
+    """Metrics that compare what was written with the truth or with the training rows."""
+    sides = (".predicted", ".truth", ".bias", ".bias.all")
+    names = dict.fromkeys(
+        key.removeprefix("audit.").removesuffix(".all")
+        for key in study.first.moments
+        if key.startswith("audit.") and not key.endswith(sides)
+    )
+    shown = ("log loss" if name == "loss" else name for name in names)
+    return [name for name in shown if study.has(name)]
+
+
+def _statistic(study: Study, name: str) -> str:
+    people = study.line("given by people", f"true {name}")
+    lines = [
+        study.line("written", f"predicted {name}"),
+        study.line("in the training labels", name, "train"),
+        replace(people, low=None, high=None, thin=(), flat=True),
+    ]
+    return line_figure(name[:1].upper() + name[1:], lines, ylabel="mean")
+
+
+def _limited(study: Study, metric: str, at: int) -> str:
+    line = study.line("", metric)
+    if at >= len(line.value) or np.isnan(line.value[at]):
+        return "not estimable"
+    if line.low is None or line.high is None or np.isnan(line.low[at]):
+        return f"{line.value[at]:+.3f} (no limits)"
+    return f"{line.value[at]:+.3f} [{line.low[at]:+.3f}, {line.high[at]:+.3f}]"
+
+
+def _words(study: Study, name: str) -> str:
+    last, seeds = study.rounds - 1, len(study.records)
+    first = _limited(study, BIAS + name, 0)
+    later = f", {_limited(study, BIAS + name, last)} at round {last}" if last else ""
+    return (
+        f"Bias of {name} (written minus people's): {first} at round 0{later} "
+        f"({seeds} seed{'s' if seeds > 1 else ''}, 95 % limits)."
+    )
+
+
+def _table(study: Study, names: list[str]) -> Table:
+    rows = []
+    for name in names:
+        part = study.table[
+            (study.table["metric"] == BIAS + name)
+            & (study.table["group"] == "all")
+            & (study.table["split"] == "audit")
+        ]
+        for t in range(study.rounds):
+            items = part[part["round"] == t]["n"]
+            shown = "none" if items.empty else f"{int(items.min())}"
+            rows.append((name, str(t), _limited(study, BIAS + name, t), shown))
+    head = ("statistic", "round", "bias [95 %]", "audit items")
+    return Table("Bias of every statistic at every round", head, rows, folded=True)
