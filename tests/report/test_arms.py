@@ -17,6 +17,7 @@ from evenloop.report.study import Study
 from evenloop.study.compare import table_of
 
 GROUPS, CLASSES = ("<f>", "m"), ("no", "yes")
+SIZES = {"train": 80, "world": 80, "relabelled": 0, "generated": 0}
 RIGHT = {"real": (30, 30), "shifted": (36, 24), "worse": (20, 20), "better f": (38, 30)}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isnan, nan
-from os.path import commonprefix
 from pathlib import Path
 
 import jinja2
@@ -63,8 +62,9 @@ class Arms:
         """The metric of each seed at its last round."""
         table = self.studies[arm].table
         kept = table[(table["metric"] == metric) & (table["split"] == split)]
-        kept = kept[kept["group"] == group].sort_values("round").groupby("seed")["value"].last()
-        return {int(str(seed)): float(value) for seed, value in kept.items()}
+        kept = kept[kept["group"] == group].sort_values("round")
+        last = kept.groupby("seed")["value"].last()
+        return {int(str(seed)): float(value) for seed, value in last.items()}
 
     def mean(self, arm: str, metric: str, group: str = "all") -> Interval:
         """The mean over seeds with Student limits; limits are nan with one seed or all alike."""
@@ -205,9 +205,15 @@ def _tradeoff(arms: Arms) -> Section | None:
 
 def _marks(members: Sequence[str]) -> list[str]:
     """What tells the arms of a curve apart: their names without what all begin or end with."""
-    start = len(commonprefix(list(members)))
-    end = len(commonprefix([name[start:][::-1] for name in members]))
+    start = _alike(members)
+    end = _alike([name[start:][::-1] for name in members])
     return [name[start : len(name) - end] or name for name in members]
+
+
+def _alike(names: Sequence[str]) -> int:
+    """How many characters all names begin with."""
+    columns = zip(*names, strict=False)
+    return next((i for i, c in enumerate(columns) if len(set(c)) > 1), min(map(len, names)))
 
 
 def _helped(arms: Arms) -> Section | None:

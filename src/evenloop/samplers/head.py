@@ -75,9 +75,9 @@ class HeadTap:
         """Logits (n, O) that the head gives features (n, H) now, without gradient."""
         assert self.head is not None
         with torch.no_grad():
-            weight, bias = self.head.weight, self.head.bias
-            bias = None if bias is None else bias.to(features.dtype)
-            return linear(features, weight.to(features.dtype), bias)
+            weight = self.head.weight.to(features.dtype)
+            bias: Tensor | None = self.head.bias  # None in a layer without one
+            return linear(features, weight, bias if bias is None else bias.to(features.dtype))
 
     def trained(self) -> tuple[Tensor, Tensor]:
         """Features and logits of the last pass with gradient, detached; each is given once.

@@ -101,5 +101,7 @@ class HeldOut:
         self.kept = ()
         if state and self.reuse > 1:
             lengths = state["lengths"].tolist()
-            rows, features = (state[name].clone().split(lengths) for name in ("rows", "features"))
+            rows, features = (
+                torch.split(state[name].clone(), lengths) for name in ("rows", "features")
+            )
             self.kept = tuple(zip(rows, features, strict=True))[1 - self.reuse :]

@@ -37,7 +37,7 @@ KEYS = {"about", "base", "arms", "seeds", "set", "metrics", "curves"}
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """A name, the checked configuration of every arm, the metrics to compare, and curves of arms."""
+    """A name, the checked configuration of every arm, metrics to compare, and curves of arms."""
 
     name: str
     arms: Mapping[str, RunConfig]
