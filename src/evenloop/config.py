@@ -79,6 +79,7 @@ class RunConfig(BaseModel):
         audit: "random" rows of the data, or rows of its own "test" split; with "test" the other
             splits are trained on.
         audit_draws: dropout masks whose mean probabilities are audited; 0 for the plain net.
+        pictures: whether the report may show single pictures; None leaves it to the world's card.
         by: columns whose product defines the groups.
         rounds: most rounds to run.
         seeds: one run each.
@@ -97,6 +98,7 @@ class RunConfig(BaseModel):
     test_size: int = Field(ge=1)
     audit: Literal["random", "test"] = "random"
     audit_draws: int = Field(default=0, ge=0)
+    pictures: bool | None = None
     by: tuple[str, ...] = ("truth",)
     rounds: int = Field(ge=1)
     seeds: Annotated[tuple[Seed, ...], AfterValidator(_distinct)] = Field(
@@ -104,11 +106,11 @@ class RunConfig(BaseModel):
     )
 
     def identity(self) -> dict[str, Any]:
-        """What makes two runs the same experiment: all but the prose, the seeds and the length.
+        """What makes two runs the same experiment: all but its words, its seeds and its length.
 
         A run with more seeds or more rounds continues the one that has fewer.
         """
-        left_out = {"about", "seeds", "rounds"}
+        left_out = {"about", "pictures", "seeds", "rounds"}
         if not self.audit_draws:
             left_out.add("audit_draws")  # as in studies that were made before there was such a key
         return self.model_dump(mode="json", exclude=left_out)

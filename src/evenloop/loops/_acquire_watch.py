@@ -26,6 +26,7 @@ __all__ = [
     "late",
     "rare_cells",
     "sensitive_columns",
+    "shown",
     "validated",
 ]
 
@@ -33,6 +34,7 @@ __all__ = [
 RARE, STARVED = 0.5, 0.8
 # An accuracy of fewer validation rows than this says nothing that a run should stop for.
 LEAST_VALIDATED = 10
+SHOWN = 24
 Values = dict[str, float | int | str]
 
 
@@ -155,6 +157,21 @@ def late(state: State) -> Tensor:
     """(L, 3) rows asked about and not yet answered: row, label, round in which it arrives."""
     waiting: Tensor = state.extra.get("late", torch.zeros(0, 3, dtype=torch.long))
     return waiting
+
+
+def shown(
+    data: GroupedData, asked: Tensor, y: Tensor, round: int, cells: GroupIndex
+) -> dict[str, Tensor] | None:
+    """The first rows asked about, to look at, with their labels `y` and cells; None if no images.
+
+    `cells` are those of all rows of `data`.
+    """
+    if data.x.dim() != 4:
+        return None
+    first = asked[:SHOWN]
+    rows = data.take(first).as_of(round).columns()
+    kept = {n: rows[n].cpu() for n in ("x", "truth", "origin", "born", "row")}
+    return kept | {"y": y[: len(first)].cpu(), "cell": cells.cell[first]}
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ or `adv_weight` is set; the first two need it in the pool, the last one in train
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -53,6 +53,7 @@ from evenloop.loops._acquire_watch import (
     late,
     rare_cells,
     sensitive_columns,
+    shown,
     validated,
 )
 from evenloop.objectives.gradient_reversal import AdversarialObjective
@@ -196,7 +197,7 @@ class Acquire(Loop):
             state, notes = self._train(world, state, notes, rng)
         values = {**notes.values, "spent": state.extra.get("spent", 0.0)}
         stop = self._stop(world, state, notes)
-        return state, Notes(values, notes.counts, notes.moments, notes.alarms, stop)
+        return state, replace(notes, values=values, stop=stop)
 
     def _buy(self, world: World, state: State, round: int, rng: Rng) -> tuple[State, Notes]:
         data, shelf = world.data, shelf_of(world.data)
@@ -222,7 +223,8 @@ class Acquire(Loop):
         cells = shelf.by(data, cell_columns(world.by))
         labelled = GroupIndex.of(state.data, cell_columns(world.by))
         more, alarms = enrichment_notes(self.heuristic, cells.count, labelled, state.data.born)
-        return state, Notes(values | more, counts, moments, alarms)
+        samples = shown(data, asked, y, round, cells.index)
+        return state, Notes(values | more, counts, moments, alarms, samples=samples)
 
     def propose(
         self, world: World, state: State, rng: Rng
@@ -342,7 +344,7 @@ class Acquire(Loop):
             counts["validation"], more, extra = validated(model, rows, world, extra)
             values |= more
         state = State(state.data, {**state.models, **models}, extra)
-        return state, Notes(values, counts, notes.moments, alarms)
+        return state, replace(notes, values=values, counts=counts, alarms=alarms)
 
     def _start(self, world: World, state: State, name: str, rng: Rng) -> nn.Module:
         """Where the training of a model begins."""

@@ -44,6 +44,7 @@ class Arrays:
         "yours to state",
         "the arrays you name; say how they were obtained",
         "your own disk",
+        people=True,
     )
 
     path: Path | str

@@ -51,6 +51,8 @@ class Card:
         licence: terms of use, as far as its authors state them.
         groups: how the group attributes were obtained, or why there are none.
         home: where its files may be found, in words.
+        people: whether real people are, or may be, recognisable in single pictures; a report then
+            shows none.
     """
 
     title: str
@@ -58,9 +60,10 @@ class Card:
     licence: str
     groups: str
     home: str
+    people: bool = False
 
     def text(self) -> str:
-        """The card as five labelled lines.
+        """The card as labelled lines.
 
         >>> print(Card("Toy", "3 rows", "CC0", "drawn by us", "this file").text())
         Toy
@@ -70,7 +73,9 @@ class Card:
           home:    this file
         """
         rows = (("what", self.what), ("licence", self.licence), ("groups", self.groups))
-        lines = [f"  {label + ':':<9}{value}" for label, value in (*rows, ("home", self.home))]
+        shown = "no single picture in a report: people may be recognised"
+        last = (("home", self.home), *([("shown", shown)] if self.people else ()))
+        lines = [f"  {label + ':':<9}{value}" for label, value in (*rows, *last)]
         return "\n".join([self.title, *lines])
 
 

@@ -143,6 +143,7 @@ class CelebA:
         "non-commercial research only",
         "marked by hired annotators on two values each, not declared by the people shown",
         "the CelebA home page of the Multimedia Laboratory, Chinese University of Hong Kong",
+        people=True,
     )
 
     root: Path | str | None = None
@@ -208,6 +209,7 @@ class GeneratedFaces:
         "that of the generator",
         "what the generator was asked for, which may not be what it made",
         "any conditional generator; `evenloop data make generated` writes such folders",
+        people=True,  # a generator can give back a face it was trained on
     )
 
     root: Path | str

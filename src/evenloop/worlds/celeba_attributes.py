@@ -57,6 +57,7 @@ class CelebAAttributes:
         "each attribute, 'Male' included, is an annotator's judgement of the picture; none was "
         "declared by the people shown",
         "the CelebA page of Liu, Luo, Wang and Tang; img_align_celeba.zip and the two lists",
+        people=True,
     )
 
     root: Path | str | None = None

@@ -70,6 +70,7 @@ class UTKFace:
         "age, gender (two values) and race (five) estimated by a model and checked by annotators, "
         "not declared by the people shown",
         "the UTKFace home page of Zhang, Song and Qi; files age_gender_race_date.jpg",
+        people=True,
     )
 
     root: Path | str | None = None
@@ -175,6 +176,7 @@ class FairFace:
         "race (seven), gender (two) and age (nine bins) as seen by three crowd workers each, not "
         "declared by the people shown",
         "the repository FairFace of Joo Jungseock; two CSV files and an archive of pictures",
+        people=True,
     )
 
     root: Path | str | None = None

@@ -46,6 +46,7 @@ class ImageFolder:
         _YOURS,
         _YOUR_GROUPS,
         "your own disk",
+        people=True,
     )
 
     root: Path | str
@@ -108,6 +109,7 @@ class Manifest:
         _YOURS,
         _YOUR_GROUPS,
         "your own disk",
+        people=True,
     )
 
     path: Path | str

@@ -54,6 +54,7 @@ class HuggingFace:
         "see the dataset's own card",
         "the columns you name; see the dataset's own card for how they were obtained",
         "the Hugging Face hub",
+        people=True,
     )
 
     path: Path | str
