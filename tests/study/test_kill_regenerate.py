@@ -83,13 +83,13 @@ def test_kills_inside_generators_training_change_no_bit(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(CONFIG)
     (tmp_path / "program.py").write_text(PROGRAM)
     whole = told(tmp_path, "whole")
-    begins = whole[0].split()
+    begins = whole[0].rsplit(" ", 1)
     for fit, epoch in (("round/0/generator", 4), ("round/2/generator", 2), ("-", 0)):
         said = told(tmp_path, "killed", fit, epoch)
         # It goes on where it was killed, from the last epoch that was saved.
-        assert said[0].split()[0] == begins[0]
-        assert int(begins[1]) <= int(said[0].split()[1]) <= int(begins[1]) + 1
-        begins = f"{fit} {epoch}".split()
+        assert said[0].rsplit(" ", 1)[0] == begins[0]
+        assert int(begins[1]) <= int(said[0].rsplit(" ", 1)[1]) <= int(begins[1]) + 1
+        begins = [fit, str(epoch)]
     assert len(said) < len(whole)
     rows = [(tmp_path / name / "rows.jsonl").read_bytes() for name in ("whole", "killed")]
     assert rows[0] == rows[1]
