@@ -203,7 +203,8 @@ class GroupedData:
         return self._n
 
     def _column(self, name: str) -> Tensor:
-        return self._store.columns[name][: self._n]
+        column = self._store.columns[name]
+        return column if len(column) == self._n else column[: self._n]
 
     @property
     def x(self) -> Tensor:
