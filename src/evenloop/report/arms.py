@@ -15,6 +15,7 @@ from evenloop.intervals import Runs, across_runs, paired_runs
 from evenloop.record import write_atomically
 from evenloop.report.intervals import Interval, Point, forest_figure, points_figure
 from evenloop.report.page import Page, read
+from evenloop.report.pruned_arms import compressed_arms
 from evenloop.report.sections import Section, Table
 from evenloop.report.study import Study
 from evenloop.shares import ALIKE
@@ -129,7 +130,14 @@ def write_arms(
 
 def sections_of(arms: Arms) -> list[Section]:
     """The sections that apply to these arms, in order."""
-    found = [_overall(arms), _tradeoff(arms), _helped(arms), _rows_drawn(arms), _where(arms)]
+    found = [
+        _overall(arms),
+        compressed_arms(arms.studies),
+        _tradeoff(arms),
+        _helped(arms),
+        _rows_drawn(arms),
+        _where(arms),
+    ]
     return [section for section in found if section is not None]
 
 

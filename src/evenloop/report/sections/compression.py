@@ -151,7 +151,8 @@ def _paths(study: Study) -> list[str]:
     ]
 
 
-def _spread(values: list[float]) -> str:
+def over_seeds(values: list[float]) -> str:
+    """Mean and deviation of fractions, in percent; "not estimable" where there is none."""
     known = [100 * v for v in values if not np.isnan(v)]
     if not known:
         return "not estimable"
@@ -172,7 +173,7 @@ def _by_round(study: Study) -> Table:
         for split in SPLITS:
             for metric in ("accuracy", PAIRWISE, WORST):
                 curves = study.curves(metric, split)
-                row.append(_spread([float(c[round]) for c in curves if len(c) > round]))
+                row.append(over_seeds([float(c[round]) for c in curves if len(c) > round]))
         rows.append(row)
     caption = "Percent; mean and standard deviation over seeds; density counts all parameters"
     return Table(caption, head, rows)
@@ -191,7 +192,7 @@ def _kept(study: Study, tolerance: float) -> Table:
             says = [verdict.says for verdict in found]
             seeds = ", ".join(f"{100 * verdict.measured:.1f}" for verdict in found)
             row += [seeds, ", ".join(f"{says.count(s)} {s}" for s in sorted(set(says)))]
-        low, middle, high = (100 * v for v in _chance(first))
+        low, middle, high = (100 * v for v in chance(first))
         rows.append([*row, f"{middle:.1f} ({low:.1f} to {high:.1f})"])
     head = ["sparsity", "training rows", "kept", "audit split", "kept", "by chance alone, audit"]
     caption = (
@@ -228,7 +229,7 @@ def _interval(gap: Line) -> str:
 
 
 def _noise(row: Row) -> str:
-    low, middle, high = _chance(row)
+    low, middle, high = chance(row)
     if np.isnan(middle):
         return ""
     return (
@@ -237,7 +238,7 @@ def _noise(row: Row) -> str:
     )
 
 
-def _chance(row: Row) -> tuple[float, float, float]:
+def chance(row: Row) -> tuple[float, float, float]:
     """5, 50 and 95 % points of the largest audit gap with no difference between groups."""
     lost = row.moments.get("audit.lost")
     if lost is None:
