@@ -36,8 +36,8 @@ def compressed_arms(studies: Mapping[str, Study]) -> Section | None:
         "Who pays, by method and sparsity",
         text=[
             "The excess accuracy gap of a group is the accuracy it lost against the dense net, "
-            "minus what all items lost. Only training rows are constrained; on the audit split the gap "
-            "is measured, and the largest of several groups is above 0 by chance alone.",
+            "minus what all items lost. Only training rows are constrained; on the audit split "
+            "the gap is measured, and the largest of several groups is above 0 by chance alone.",
             *told,
         ],
         figures=figures,
