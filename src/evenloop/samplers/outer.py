@@ -161,19 +161,19 @@ class RatioObjective:
         if reduce is not None:
             reduce(sums)
         count = sums[:, -1]
-        mean = (sums[:, :-1] / count.clamp_min(1)[:, None]).detach()
-        seen = count > 0
+        seen, items = count > 0, count.clamp_min(1)
+        mean = (sums[:, :-1] / items[:, None]).detach()
         part = (count if share is None else share.to(count).flatten()) * seen
         part = part / part.sum()
-        accuracy = (part * mean[:, 0]).sum()
+        accuracy = torch.dot(part, mean[:, 0])
         gap, tilt = self._tilted(mean[:, -1].view(shape), part.view(shape))
-        slope = torch.zeros_like(mean)
-        slope[:, 0] = self.accuracy_weight * part
-        slope[:, -1] += self.fairness_weight * tilt.flatten()
-        per_row = slope / count.clamp_min(1)[:, None]
+        slope = torch.stack([self.accuracy_weight * part, self.fairness_weight * tilt.flatten()], 1)
+        if mean.shape[1] == 1:  # the gap is of the loss itself
+            slope = slope.sum(1, keepdim=True)
+        per_row = (slope / items[:, None]).index_select(0, cell)
         table = torch.where(seen, mean[:, 0], torch.nan).view(shape)
         value = self.fairness_weight * gap + self.accuracy_weight * accuracy
-        return Outer(value, gap, accuracy, table, per_row[cell])
+        return Outer(value, gap, accuracy, table, per_row)
 
     def _tilted(self, mean: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
         """The gap (a scalar) and its derivative by the cell means, (C, G)."""
@@ -187,17 +187,19 @@ class RatioObjective:
                 (tilt,) = torch.autograd.grad(gap, leaf)
             return gap.detach(), tilt
         level, den, seen = self._levels(mean * share, share)  # the usual case, in closed form
-        high, top = level.masked_fill(~seen, -torch.inf).max(1)
-        low, bottom = level.masked_fill(~seen, torch.inf).min(1)
+        unseen, groups = ~seen, level.shape[1]
+        high, top = level.masked_fill(unseen, -torch.inf).max(1)
+        low, bottom = level.masked_fill(unseen, torch.inf).min(1)
         if self.fairness == "worst_cell":
             low = torch.zeros_like(high)
-        spread = torch.where(seen.any(1), high - low, 0.0)
-        gap, row = spread.max(0, keepdim=True)
-        sign = torch.zeros_like(level)
-        sign[row, top[row]] = 1.0
+        gap, row = torch.where(seen.any(1), high - low, 0.0).max(0, keepdim=True)
+        sign = level.new_zeros(level.numel())
+        sign.index_fill_(0, row * groups + top.index_select(0, row), 1.0)
         if self.fairness != "worst_cell":
-            sign[row, bottom[row]] -= 1.0
-        return gap[0], sign * seen * share / torch.where(seen, den, 1.0)
+            place = row * groups + bottom.index_select(0, row)
+            sign.index_add_(0, place, torch.ones_like(gap), alpha=-1)
+        tilt = sign.view_as(level) * seen * share / torch.where(seen, den, 1.0)
+        return gap.squeeze(0), tilt
 
     def _gap(self, mean: Tensor, share: Tensor) -> Tensor:
         sizes = self.sizes or (mean.shape[1],)
