@@ -19,7 +19,7 @@ from typing import IO, Any, ClassVar, Protocol
 
 import numpy as np
 
-from evenloop.data import Attribute, GroupedData, Schema
+from evenloop.data import Attribute, GroupedData, Schema, Structure
 from evenloop.words import nearest
 from evenloop.worlds.download import REMOTE, data_folder
 
@@ -205,10 +205,12 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _write(path: Path, data: GroupedData) -> None:
-    schema = {
+    schema: dict[str, Any] = {
         "classes": data.schema.classes,
         "attributes": [(a.name, a.values) for a in data.schema.attributes],
     }
+    if (structure := data.schema.structure) is not None:
+        schema["structure"] = (structure.length, structure.codes)
     with whole_file(path) as file:
         np.savez(
             file,
@@ -229,4 +231,5 @@ def _read(path: Path) -> GroupedData:
         raise ValueError(f"the cached file {path} is damaged ({error}); delete it") from error
     attributes = tuple(Attribute(name, tuple(values)) for name, values in names["attributes"])
     codes = {a.name: columns[:, i] for i, a in enumerate(attributes)}
-    return GroupedData.of(x, truth, codes, Schema(tuple(names["classes"]), attributes))
+    structure = Structure(*names["structure"]) if "structure" in names else None
+    return GroupedData.of(x, truth, codes, Schema(tuple(names["classes"]), attributes, structure))

@@ -34,6 +34,7 @@ def decode(
     *,
     resize: int | None = None,
     gray: bool = False,
+    crop: bool = False,
 ) -> NDArray[np.uint8]:
     """All images as uint8 (N, C, H, W), C = 1 if `gray` else 3.
 
@@ -44,6 +45,7 @@ def decode(
         names: what to call each in an error.
         resize: side of the square every image is stretched to (bilinear, antialiased), or None.
         gray: one channel by ITU-R 601 luma instead of red, green and blue.
+        crop: bring the shorter side to `resize` and keep the square in the middle, not stretch.
 
     Raises:
         ValueError: there is no image, one cannot be read or has more than 8 bits a channel, or two
@@ -51,12 +53,12 @@ def decode(
     """
     if not items:
         raise ValueError("there is no image to read")
-    first = _one(items[0], names[0], resize, gray)
+    first = _one(items[0], names[0], resize, gray, crop)
     out = np.empty((len(items), *first.shape), np.uint8)
 
     def fill(start: int) -> None:
         for i in range(start, min(start + _CHUNK, len(items))):
-            pixels = _one(items[i], names[i], resize, gray)
+            pixels = _one(items[i], names[i], resize, gray, crop)
             if pixels.shape != first.shape:
                 raise ValueError(
                     f"images differ in size: {names[0]} is {_size(first)} and {names[i]} is "
@@ -74,13 +76,15 @@ def _size(pixels: NDArray[np.uint8]) -> str:
     return f"{pixels.shape[1]} x {pixels.shape[2]}"
 
 
-def _one(item: bytes | Path, name: str, resize: int | None, gray: bool) -> NDArray[np.uint8]:
+def _one(
+    item: bytes | Path, name: str, resize: int | None, gray: bool, crop: bool
+) -> NDArray[np.uint8]:
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(item) if isinstance(item, bytes) else item) as image:
             image.load()
-            pixels = _pixels(image, name, resize, gray)
+            pixels = _pixels(image, name, resize, gray, crop)
     except FileNotFoundError as error:
         raise ValueError(f"image file {name} does not exist") from error
     except (OSError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
@@ -88,7 +92,9 @@ def _one(item: bytes | Path, name: str, resize: int | None, gray: bool) -> NDArr
     return pixels.transpose(2, 0, 1)
 
 
-def _pixels(image: Picture, name: str, resize: int | None, gray: bool) -> NDArray[np.uint8]:
+def _pixels(
+    image: Picture, name: str, resize: int | None, gray: bool, crop: bool
+) -> NDArray[np.uint8]:
     """The picture as (H, W, C)."""
     from PIL.Image import Resampling
 
@@ -99,10 +105,24 @@ def _pixels(image: Picture, name: str, resize: int | None, gray: bool) -> NDArra
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     image = image.convert("L" if gray else "RGB")
-    if resize is not None and image.size != (resize, resize):
+    if resize is not None and crop:
+        image = _middle(image, resize)
+    elif resize is not None and image.size != (resize, resize):
         image = image.resize((resize, resize), Resampling.BILINEAR)
     pixels = np.asarray(image)
     return pixels[:, :, None] if gray else pixels
+
+
+def _middle(image: Picture, side: int) -> Picture:
+    """The square in the middle of the picture whose shorter side was brought to `side`."""
+    from PIL.Image import Resampling
+
+    short = min(image.size)
+    wide, high = (side if s == short else int(side * s / short) for s in image.size)
+    if (wide, high) != image.size:
+        image = image.resize((wide, high), Resampling.BILINEAR)
+    left, top = round((wide - side) / 2), round((high - side) / 2)
+    return image.crop((left, top, left + side, top + side))
 
 
 def pixel_moments(x: Tensor) -> Normalisation:
