@@ -17,6 +17,7 @@ from evenloop.report.intervals import Interval, Point, forest_figure, points_fig
 from evenloop.report.page import Page, read
 from evenloop.report.pruned_arms import compressed_arms
 from evenloop.report.sections import Section, Table
+from evenloop.report.strategies import strategy_sections
 from evenloop.report.study import Study
 from evenloop.shares import ALIKE
 
@@ -133,6 +134,7 @@ def sections_of(arms: Arms) -> list[Section]:
     found = [
         _overall(arms),
         compressed_arms(arms.studies),
+        *strategy_sections(arms.studies),
         _tradeoff(arms),
         _helped(arms),
         _rows_drawn(arms),
