@@ -52,9 +52,13 @@ def test_cells_enrichment_uncertainty_and_probe_are_drawn(bald: Study) -> None:
     assert titles == [
         "Labelled set by cell",
         "Enrichment by cell",
+        "Enrichment at the last round",
+        "Accuracy over labels",
+        "Gaps over labels",
+        "Log loss over labels",
         "BALD in the pool",
         "Entropy in the pool",
-        "Log loss on the audit split",
+        "BALD by cell",
         "What the features say about the group",
     ]
     for cell in ("a blue", "a red", "d blue", "d red"):
@@ -80,7 +84,7 @@ def test_labels_until_an_accuracy_is_reached(bald: Study) -> None:
 def test_a_random_choice_has_no_uncertainty_to_draw(tmp_path: Path) -> None:
     found = section(study(tmp_path / "r", config(heuristic="random")))
     assert not any("BALD" in figure for figure in found.figures)
-    assert len(found.figures) == 3
+    assert len(found.figures) == 6
 
 
 def test_the_page_is_written_with_the_section(bald: Study) -> None:

@@ -1,8 +1,8 @@
 """Whose labels were bought: cells of the labelled set, enrichment, uncertainty, labels needed.
 
 Figures after Branchaud-Charron et al., "Can Active Learning Preemptively Mitigate Fairness Issues?"
-(2021): the labelled set by cell and the curves over labels. Enrichment, uncertainty by cell and
-labels until an accuracy is reached are ours.
+(2021): the labelled set by cell, the curves over labels and BALD by cell. Enrichment with its
+limits and labels until an accuracy is reached are ours.
 """
 
 from __future__ import annotations
@@ -10,22 +10,37 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
-from evenloop.intervals import across_runs, band
+from evenloop.intervals import band
 from evenloop.record import Row
+from evenloop.report.acquired import (
+    LEVELS,
+    acquires,
+    cell_counts,
+    cells_noted,
+    enrichment,
+    histograms,
+    labels_until,
+    last_values,
+    loss,
+    measure,
+    over_labels,
+    rare,
+    verdicts,
+)
 from evenloop.report.figures import Line, line_figure
+from evenloop.report.panels import bars_figure, curves_figure, steps_figure
 from evenloop.report.sections import Section, Table
 from evenloop.report.study import Study
 
 ORDER = 12
-LEVELS = (0.6, 0.7, 0.8, 0.9)
-Curve = NDArray[np.float64]
+MOST_CELLS = 8
+GAPS = ("accuracy difference", "predictive parity difference", "equalized odds difference")
 
 
 def build(study: Study) -> Section | None:
     """The section, for studies whose loop acquires."""
-    if not any("acquire" in entry for entry in study.config.loop):
+    if not acquires(study):
         return None
     words = _words(study)
     return Section(
@@ -38,7 +53,7 @@ def build(study: Study) -> Section | None:
             "Who can be harmed: people of a cell that is rarely asked about get a model that "
             "learned little about them, whatever its overall accuracy; see every group below.",
         ],
-        figures=_figures(study),
+        figures=[*_bought(study), *_over_labels(study), *_uncertainty(study)],
         note=f"Bands: {study.limits()}. Cells are counted by true labels, which the loop does not "
         "see before it has bought them.",
         tables=_tables(study),
@@ -46,55 +61,89 @@ def build(study: Study) -> Section | None:
     )
 
 
-def _figures(study: Study) -> list[str]:
+def _bought(study: Study) -> list[str]:
+    lines = [_over(study, name, read) for name, read in cell_counts(study).items()]
+    figures = [line_figure("Labelled set by cell", lines, ylabel="labels")]
+    cells = [name for name in cells_noted(study) if last_values(study, f"enrichment.{name}")]
+    if not cells:
+        return figures
+    lines = [study.line(name, f"enrichment.{name}", split="notes") for name in cells[:MOST_CELLS]]
+    even = Line("as in the pool", np.ones(study.rounds), flat=True)
+    figures.append(line_figure("Enrichment by cell", [*lines, even], ylabel="share / share"))
+    bars = [("labels bought", enrichment(study, cells))]
+    ratio = "share bought / share in the pool"
+    title = "Enrichment at the last round"
+    figures.append(bars_figure(title, cells, bars, xlabel=ratio, reference=1.0))
+    return figures
+
+
+def _over_labels(study: Study) -> list[str]:
+    """Accuracy, gaps and loss on the audit split over the labels, from the first round's on."""
+    if "audit" not in study.first.counts:
+        return []
+    mark = float(study.first.sizes["train"])
     figures = [
-        line_figure(
-            "Labelled set by cell",
-            [_over(study, name, _train_cell(i)) for i, name in enumerate(_cells(study))],
-            ylabel="labels",
+        curves_figure(
+            "Accuracy over labels",
+            [measure(study, "accuracy", "accuracy")],
+            ylabel="share right",
+            mark=mark,
         )
     ]
-    bought = [f"enrichment.{name}" for name in _noted(study)]
-    if bought:
-        lines = [study.line(n.removeprefix("enrichment."), n, split="notes") for n in bought]
-        even = Line("as in the pool", np.ones(study.rounds), flat=True)
-        figures.append(line_figure("Enrichment by cell", [*lines, even], ylabel="share / share"))
+    gaps = [measure(study, gap, gap) for gap in GAPS if study.has(gap)]
+    if gaps:
+        figures.append(
+            curves_figure("Gaps over labels", gaps, ylabel="widest difference", mark=mark)
+        )
+    curve = over_labels(study, "audit split", loss)
+    figures.append(curves_figure("Log loss over labels", [curve], ylabel="nats", mark=mark))
+    return figures
+
+
+def _uncertainty(study: Study) -> list[str]:
+    figures = []
     for name, title in (("bald", "BALD in the pool"), ("entropy", "Entropy in the pool")):
         cells = _moment_names(study, f"pool.{name}")
-        if cells:
-            lines = [
-                _over(study, cell, _pool_mean(f"pool.{name}", i)) for i, cell in enumerate(cells)
-            ]
+        lines = [_over(study, cell, _pool_mean(f"pool.{name}", i)) for i, cell in enumerate(cells)]
+        if lines:
             figures.append(line_figure(title, lines, ylabel="mean, nats"))
-    if "audit.loss" in study.first.moments:
-        loss = _over(study, "audit split", _loss)
-        figures.append(line_figure("Log loss on the audit split", [loss], ylabel="nats"))
+    panels, edges = histograms(study)
+    if panels:
+        shown = [(name, steps[:MOST_CELLS]) for name, steps in panels.items()]
+        figures.append(
+            steps_figure(
+                "BALD by cell", shown, edges, xlabel="BALD, nats", ylabel="share of the cell"
+            )
+        )
     if study.has("probe", split="notes"):
         probe = study.line("linear probe", "probe", split="notes")
-        figures.append(
-            line_figure("What the features say about the group", [probe], ylabel="mean recall")
-        )
+        title = "What the features say about the group"
+        figures.append(line_figure(title, [probe], ylabel="mean recall"))
     return figures
 
 
 def _words(study: Study) -> list[str]:
-    words = []
-    if study.has("enrichment.rare", split="notes"):
-        last = [c[~np.isnan(c)][-1] for c in study.curves("enrichment.rare", split="notes")]
-        over = across_runs(last)
-        limits = f" [{float(over.low):.2f}, {float(over.high):.2f}]" if len(last) > 1 else ""
+    words, found, said = [], rare(study), verdicts(study)
+    seeds = len(study.records)
+    if found is not None:
+        limits = "" if np.isnan(found.low) else f" [{found.low:.2f}, {found.high:.2f}]"
         words.append(
-            f"Rare cells were bought {float(over.mean):.2f}{limits} times as often as they stand "
-            f"in the pool, over {len(last)} seed{'s' if len(last) > 1 else ''}."
+            f"Rare cells were bought {found.value:.2f}{limits} times as often as they stand in the "
+            f"pool, over {seeds} seed{'s' if seeds > 1 else ''}."
         )
-    if study.has("auroc.rare", split="notes"):
-        curves = study.curves("auroc.rare", split="notes")
-        last = [c[~np.isnan(c)][-1] for c in curves if not np.isnan(c).all()]
-        if last:
-            words.append(
-                f"The score tells rare cells from the others with an AUROC of {np.mean(last):.2f} "
-                "at the last round (0.5 is blind to them, below it passes them over)."
-            )
+    if said:
+        told = "; ".join(f"{word} in {said[word]}" for word in sorted(said))
+        words.append(
+            f"By the limits of each seed's own counts the rare cells were: {told} of {seeds}. "
+            "Starved means that the upper limit is below 0.8; inconclusive, that 0.8 lies between "
+            "the limits, which are those of independent choices."
+        )
+    aurocs = [*last_values(study, "auroc.rare").values()]
+    if aurocs:
+        words.append(
+            f"The score tells rare cells from the others with an AUROC of {np.mean(aurocs):.2f} "
+            "at the last round (0.5 is blind to them, below it passes them over)."
+        )
     return words
 
 
@@ -103,7 +152,7 @@ def _tables(study: Study) -> list[Table]:
     for group in study.first.counts["audit"].groups if "audit" in study.first.counts else ():
         cells = [group]
         for level in LEVELS:
-            reached = [_labels_until(r.rows, group, level) for r in study.records.values()]
+            reached = [labels_until(r.rows, group, level) for r in study.records.values()]
             known = [n for n in reached if n is not None]
             missing = len(reached) - len(known)
             shown = f"{np.median(known):.0f}" if known else "not reached"
@@ -114,43 +163,12 @@ def _tables(study: Study) -> list[Table]:
     return [Table(caption, head, rows)] if rows else []
 
 
-def _labels_until(rows: list[Row], group: str, level: float) -> int | None:
-    """Labels of the first round whose audited accuracy of the group is at least `level`."""
-    for row in rows:
-        counts = row.counts["audit"]
-        table = counts.table[counts.groups.index(group)]
-        if table.sum() and table.trace() / table.sum() >= level:
-            return row.sizes["train"]
-    return None
-
-
-def _cells(study: Study) -> list[str]:
-    """Names of the (group, class) cells in the order of the flattened count table."""
-    counts = study.first.counts["train"]
-    return [f"{c} {g}" if g != "all" else c for g in counts.groups for c in counts.classes]
-
-
-def _noted(study: Study) -> list[str]:
-    names = {
-        name.removeprefix("enrichment.")
-        for record in study.records.values()
-        for row in record.rows
-        for name in row.values
-        if name.startswith("enrichment.")
-    }
-    return sorted(names - {"rare"})
-
-
 def _moment_names(study: Study, name: str) -> tuple[str, ...]:
     for record in study.records.values():
         for row in record.rows:
             if name in row.moments:
                 return row.moments[name].groups
     return ()
-
-
-def _train_cell(place: int) -> Callable[[Row], float]:
-    return lambda row: float(row.counts["train"].table.sum(2).reshape(-1)[place])
 
 
 def _pool_mean(name: str, place: int) -> Callable[[Row], float]:
@@ -161,11 +179,6 @@ def _pool_mean(name: str, place: int) -> Callable[[Row], float]:
         return float(total / n) if n else np.nan
 
     return read
-
-
-def _loss(row: Row) -> float:
-    n, total, _ = row.moments["audit.loss"].table.sum(0)
-    return float(total / n)
 
 
 def _over(study: Study, label: str, read: Callable[[Row], float]) -> Line:
