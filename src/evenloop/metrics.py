@@ -106,6 +106,12 @@ class _At:
         for row in estimate.rows():
             yield self.entry(split, **row)  # type: ignore[arg-type]
 
+    def worst(self, split: str, estimate: measures.Estimate) -> Iterator[Entry]:
+        """The group that is worst off, by name, and again for "all", so that runs compare."""
+        yield from self.estimate(split, estimate)
+        for row in estimate.rows():
+            yield self.entry(split, **{**row, "group": "all"})  # type: ignore[arg-type]
+
     def gap(self, gap: measures.Gap) -> Entry:
         n = min(gap.support) if gap.between else 0
         return self.entry("audit", "all", gap.name, gap.value, gap.low, gap.high, n)
@@ -143,10 +149,10 @@ def _audit(at: _At, row: Row, track: int | None, groups: bool) -> Iterator[Entry
     yield from at.estimate("audit", measures.accuracy(pooled))
     if len(counts.groups) > 1:
         yield from at.estimate("audit", measures.accuracy(counts))
-        yield from at.estimate("audit", measures.worst_group_accuracy(counts))
+        yield from at.worst("audit", measures.worst_group_accuracy(counts))
         yield at.gap(measures.accuracy_parity(counts).difference())
     if groups:
-        yield from at.estimate("audit", measures.worst_cell_accuracy(counts))
+        yield from at.worst("audit", measures.worst_cell_accuracy(counts))
         for parity in (
             measures.demographic_parity(counts),
             measures.equalized_odds(counts),

@@ -24,7 +24,7 @@ from evenloop.shares import ALIKE
 __all__ = ["Arms", "sections_of", "write_arms"]
 
 NAMED = 8
-USUAL = ("accuracy", "worst group accuracy", "equalized odds difference")
+USUAL = ("accuracy", "worst-group accuracy", "equalized odds difference")
 DRAWN = "share of generated rows drawn"
 Values = Mapping[int, float]
 
