@@ -91,7 +91,7 @@ class EmojiRoles:
     )
 
     root: Path | str | None = None
-    women: Any = 0.5
+    women: float | tuple[float, float] | Mapping[str, float] = 0.5
     persons: float = 0.25
     train: int = 4000
     test: int = 1000

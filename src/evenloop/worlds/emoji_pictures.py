@@ -12,7 +12,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,8 @@ def find_emoji(root: Path, styles: Sequence[str]) -> list[Emoji]:
     """
     try:
         listed = json.loads((root / TABLE).read_text("utf-8"))
-        found = [each for entry in listed for each in _of(entry, root, styles)]
+        files = {style: _files(root / style, STYLES[style]) for style in styles}
+        found = [each for entry in listed for each in _of(entry, files)]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{root / TABLE} is not openmoji's table ({type(error).__name__}: {error})"
@@ -71,7 +72,7 @@ def find_emoji(root: Path, styles: Sequence[str]) -> list[Emoji]:
     return kept
 
 
-def _of(entry: dict[str, Any], root: Path, styles: Sequence[str]) -> list[Emoji]:
+def _of(entry: dict[str, Any], files: Mapping[str, Mapping[str, Path]]) -> list[Emoji]:
     """The pictures of one line of openmoji's table, in the styles that have it."""
     kind = entry["subgroups"].removeprefix("person-")
     if entry["group"] != "people-body" or kind not in KINDS:
@@ -82,20 +83,21 @@ def _of(entry: dict[str, Any], root: Path, styles: Sequence[str]) -> list[Emoji]
     gender = 1 if _WOMAN.search(said) else 0 if _MAN.search(said) else 2
     role = " ".join(_ANYBODY.sub("", said).split())
     skin = int(entry["skintone"] or 0)
-    pictures = []
-    for style in styles:
-        path = _file(root / style, STYLES[style], entry["hexcode"])
-        if path is not None:
-            pictures.append(Emoji(role, gender, skin, KINDS.index(kind), style, path))
-    return pictures
+    code, place = _plain(entry["hexcode"]), KINDS.index(kind)
+    return [
+        Emoji(role, gender, skin, place, style, of_style[code])
+        for style, of_style in files.items()
+        if code in of_style
+    ]
 
 
-def _file(folder: Path, suffix: str, code: str) -> Path | None:
-    """The file of a code point sequence; sets differ in case and in variation selectors."""
-    parts = code.lower().split("-")
-    plain = "-".join(part for part in parts if part != "fe0f")
-    names = dict.fromkeys((code, code.lower(), plain, plain.upper()))
-    return next((p for name in names if (p := folder / f"{name}{suffix}").is_file()), None)
+def _files(folder: Path, suffix: str) -> dict[str, Path]:
+    """The files of a set by their code points: sets differ in case and variation selectors."""
+    return {_plain(path.stem): path for path in sorted(folder.glob(f"*{suffix}"))}
+
+
+def _plain(code: str) -> str:
+    return "-".join(part for part in code.lower().split("-") if part != "fe0f")
 
 
 def drawn(pictures: Sequence[Emoji], size: int, cache: Path) -> NDArray[np.uint8]:
