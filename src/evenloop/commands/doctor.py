@@ -15,6 +15,7 @@ EXTRAS = {
     "text": "datasets",
     "structured": "torch-pruning",
     "active": "scikit-activeml",
+    "emoji": "resvg_py",
 }
 
 
