@@ -64,9 +64,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "loop": RUN - {"models"},
     "worlds": TRAINED | {"loop", "readings", "scorers", "texts"},
     "loops": TRAINED | {"loop", "bound"},  # no audit, record, claims or other loop
-    "overrides": ASSEMBLED - {"config", "build"},
+    "overrides": (ASSEMBLED - {"config", "build"}) | {"parts"},
     "config": ASSEMBLED - {"build"},
-    "build": ASSEMBLED,
+    "parts": ASSEMBLED - {"build"},
+    "build": ASSEMBLED | {"parts"},
     "study": ASSEMBLED | {"progress"},
     "report": RUN | {"metrics", "config", "study", "worlds"},
     "commands": ASSEMBLED | {"study", "report", "progress"},
@@ -75,7 +76,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": ASSEMBLED | {"study", "report"},
 }
 LAZY = (
-    "datasets", "detoxify", "diffusers", "mlflow", "profanity_check", "ray", "skactiveml",
+    "datasets", "detoxify", "diffusers", "mlflow", "profanity_check", "ray", "resvg_py",
+    "skactiveml",
     "submitit", "tensorboard", "timm", "tokenizers", "torch_pruning", "torchvision",
     "transformers", "wandb",
 )  # fmt: skip

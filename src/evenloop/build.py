@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from evenloop import loops, models, worlds
+from evenloop import loops, models, parts, worlds
 from evenloop.audit import Audit
 from evenloop.claims import Claim, ExcessGapClaim, FeedbackClaim
 from evenloop.config import ConfigError, RunConfig, construct
@@ -27,9 +27,12 @@ from evenloop.rng import Rng
 from evenloop.seams import ReadsLabels
 from evenloop.words import nearest
 from evenloop.worlds.generated import as_generated
+from evenloop.worlds.images import pixel_moments
 from evenloop.worlds.prepare import holdout, imbalanced
 
 __all__ = ["Job", "assemble", "check"]
+
+_PIXELS = 10_000_000  # of each channel that a world's moments are measured on
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,27 +67,39 @@ def assemble(config: RunConfig, seed: int) -> Job:
     if config.generated is not None:
         train = train.append(_generated(config.generated, train, seed))
     claims = _claims(config, data)
-    classes, shape = len(data.schema.classes), data.x.shape[1:]
-    if structured is None:
-        net = _Net(config.net, shape, classes, normalisation)
-        world, audit = (
-            World(train, config.by, net, recipe, keep_order=True),
-            Audit(held_out, config.by, draws=config.audit_draws),
-        )
-    else:
-        by = () if config.by == ("truth",) else config.by
-        net = _Net({**structured.net, **config.net}, shape, classes, None)
-        world = World(
-            train,
-            by,
-            net,
-            recipe,
-            sampler=structured.sampler,
-            objective=structured.objective,
-            keep_order=True,
-        )
-        audit = Audit(held_out, by, reading=structured.reading)
+    world = _world(config, train, recipe, normalisation, structured)
+    reading = None if structured is None else structured.reading
+    audit = Audit(held_out, world.by, reading=reading, draws=config.audit_draws)
     return Job(loop, world, audit, claims, config.rounds, seed, notes)
+
+
+def _world(
+    config: RunConfig,
+    train: GroupedData,
+    recipe: Recipe,
+    normalisation: Any,
+    structured: Structured | None,
+) -> World:
+    """The train side with its net and seams; labels with structure bring seams of their own."""
+    classes, shape = len(train.schema.classes), train.x.shape[1:]
+    if structured is None:
+        net = _Net(config.net, shape, classes, normalisation or _measured(train.x))
+        by, sampler = config.by, parts.sampler(config.sampler)
+        objective = parts.objective(config.objective)
+    else:
+        net = _Net({**structured.net, **config.net}, shape, classes, None)
+        by = () if config.by == ("truth",) else config.by
+        sampler, objective = structured.sampler, structured.objective
+    return World(train, by, net, recipe, sampler=sampler, objective=objective, keep_order=True)
+
+
+def _measured(x: torch.Tensor) -> Any:
+    """Moments of the pictures trained on, for a world that states none; None for other rows."""
+    if x.ndim != 4 or x.dtype is not torch.uint8:
+        return None
+    few = max(_PIXELS // (x.shape[2] * x.shape[3]), 1)  # the train side is in random order
+    means, deviations = pixel_moments(x[:few])
+    return means, tuple(deviation or 1.0 for deviation in deviations)  # a constant channel
 
 
 def _only_relabel(config: RunConfig, structured: Structured | None) -> None:
@@ -98,6 +113,12 @@ def _only_relabel(config: RunConfig, structured: Structured | None) -> None:
                     f"loop={verb!r} needs labels that are classes; those of world "
                     f"{config.world['name']!r} have structure, which only relabel can use"
                 )
+    for seam in ("sampler", "objective"):
+        if getattr(config, seam) is not None:
+            raise ConfigError(
+                f"{seam}={getattr(config, seam)['name']!r} needs labels that are classes; this "
+                "world brings its own"
+            )
     if config.imbalance:
         raise ConfigError(
             f"imbalance={config.imbalance} needs labels that are classes; the world's own fields "

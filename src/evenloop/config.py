@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
 
 from evenloop.overrides import ConfigError, apply, merged, pairs, shaped
 from evenloop.words import nearest
@@ -60,6 +68,14 @@ class About(BaseModel):
     small_cost: str = ""
 
 
+def _named(value: Any) -> Any:
+    """A bare name as the mapping it stands for."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+Part = Annotated[dict[str, Any] | None, BeforeValidator(_named)]
+
+
 class RunConfig(BaseModel):
     """One experiment: a world, what is done to it each round, and how models are trained.
 
@@ -73,6 +89,9 @@ class RunConfig(BaseModel):
         loop: one or more {verb: {fields}} entries; several are run as a chain.
         net: classifier by name, or {"name": ..., options}.
         recipe: named recipe, or {"base": ..., fields}.
+        sampler: what is in a batch, by name or as {"name": ..., its fields}, wherever a loop does
+            not decide it; `evenloop.parts` lists them.
+        objective: what a batch costs, likewise.
         track: class whose share is the bias statistic.
         imbalance: factor by which `track` outnumbers every other class; 0 leaves the data as is.
         test_size: rows of the audit split.
@@ -93,6 +112,8 @@ class RunConfig(BaseModel):
     loop: list[dict[str, dict[str, Any]]]
     net: dict[str, Any]
     recipe: dict[str, Any]
+    sampler: Part = None
+    objective: Part = None
     track: str | int | None = None
     imbalance: int = Field(default=0, ge=0)
     test_size: int = Field(ge=1)
@@ -111,8 +132,8 @@ class RunConfig(BaseModel):
         A run with more seeds or more rounds continues the one that has fewer.
         """
         left_out = {"about", "pictures", "seeds", "rounds"}
-        if not self.audit_draws:
-            left_out.add("audit_draws")  # as in studies that were made before there was such a key
+        # As in studies that were made before there were such keys.
+        left_out |= {k for k in ("audit_draws", "sampler", "objective") if not getattr(self, k)}
         return self.model_dump(mode="json", exclude=left_out)
 
     def digest(self) -> str:

@@ -22,6 +22,7 @@ ALIASES = {
     "model": "net",
     "data_dir": "world.root",
 }
+PARTS = ("sampler", "objective")
 NAMED = {"world": "name", "net": "name", "recipe": "base"}
 ELSEWHERE = {
     "out": "the folder is the option --out",
@@ -79,6 +80,9 @@ def shaped(raw: Mapping[str, Any]) -> dict[str, Any]:
             )
         if key == "name" and key not in out[part]:
             raise ConfigError(f"{part}={value!r} has no name; write {part}: {{name: NAME, ...}}")
+    for part in PARTS:
+        if isinstance(out.get(part), str):
+            out[part] = {"name": out[part]}
     if not isinstance(out.get("loop"), list) or not out["loop"]:
         raise ConfigError(
             f"loop={out.get('loop')!r} must be a list with an entry for each verb, such as "
@@ -151,6 +155,8 @@ def _set(raw: dict[str, Any], key: str, value: Any, top: frozenset[str]) -> None
         raw["loop"] = shaped({**raw, "loop": value})["loop"]
     elif key == "recipe" and isinstance(value, str):
         raw["recipe"] = _recipe(raw["recipe"], value)
+    elif key in PARTS and isinstance(value, str):
+        raw[key] = {"name": value}
     elif key in ("world.name", *NAMED):
         part = key.partition(".")[0]
         raw[part] = shaped({**raw, part: value})[part]
@@ -203,6 +209,7 @@ def _sections(raw: Mapping[str, Any], top: frozenset[str]) -> dict[str, set[str]
         sections["generated"] = {f.name for f in fields(WORLDS[made])}  # type: ignore[arg-type]
     sections["recipe"] = {f.name for f in fields(Recipe)}
     sections["net"] = set(raw["net"]) - {"name"}
+    sections |= _parts(raw)
     for place, entry in enumerate(raw["loop"]):
         for verb in entry:
             known = {f.name for f in fields(find_loop(verb))}
@@ -210,6 +217,18 @@ def _sections(raw: Mapping[str, Any], top: frozenset[str]) -> dict[str, set[str]
             if "tune" in known:
                 sections[f"loop.{place}.{verb}.tune"] = sections["recipe"]
     return sections
+
+
+def _parts(raw: Mapping[str, Any]) -> dict[str, set[str]]:
+    """Field names of the sampler and the objective, where they are given."""
+    from evenloop.parts import OBJECTIVES, SAMPLERS
+
+    found = {}
+    for part, known in zip(PARTS, (SAMPLERS, OBJECTIVES), strict=True):
+        kind: Any = known.get(str((raw.get(part) or {}).get("name")))
+        if kind is not None:
+            found[part] = {f.name for f in fields(kind)}
+    return found
 
 
 def _section(raw: dict[str, Any], name: str) -> dict[str, Any]:
