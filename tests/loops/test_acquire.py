@@ -276,7 +276,7 @@ def test_stop_rules_say_why(fields: dict[str, Any], words: str, rounds: int) -> 
 def test_a_plateau_of_the_validation_rows_stops_the_run() -> None:
     # weights that never move: accuracy cannot rise after round 0
     still = replace(world(), recipe=Recipe(lr=1e-12, batch=16, epochs=1))
-    loop = Acquire(initial=30, query=10, draws=3, validation=40, stop_plateau=2)
+    loop = Acquire(initial=30, query=10, draws=3, stop_rows=40, stop_plateau=2)
     record = go(loop, rounds=9, where=still)
     assert [row.values["validation.stale"] for row in record.rows] == [0, 1, 2]
     assert record.rows[-1].stop is not None
@@ -285,7 +285,7 @@ def test_a_plateau_of_the_validation_rows_stops_the_run() -> None:
 
 @pytest.mark.parametrize(("worst", "rounds"), [(0.05, 1), (1.0, 3)])
 def test_the_worst_group_stops_the_run_when_it_is_good_enough(worst: float, rounds: int) -> None:
-    loop = Acquire(initial=30, query=10, draws=3, validation=150, stop_worst=worst)
+    loop = Acquire(initial=30, query=10, draws=3, stop_rows=150, stop_worst=worst)
     record = go(loop, rounds=3)
     assert len(record.rows) == rounds
     counts = record.rows[0].counts["validation"].table
@@ -296,7 +296,7 @@ def test_the_worst_group_stops_the_run_when_it_is_good_enough(worst: float, roun
 
 def test_validation_rows_are_paid_for_and_never_trained_on_or_bought() -> None:
     place = world(100)
-    loop = Acquire(initial=30, query=10, draws=3, validation=20)
+    loop = Acquire(initial=30, query=10, draws=3, stop_rows=20)
     ends = states(loop, 6, place)
     kept = ends[0].extra["validation"][:, 0]
     assert len(kept.unique()) == 20
@@ -434,11 +434,11 @@ def test_an_adversary_leaves_no_hook_behind() -> None:
         ({"temperature": 0.0}, "temperature must be positive"),
         ({"plan_gap": 1.5}, "plan_gap in"),
         ({"adv_weight": -0.1}, "adv_weight at least 0"),
-        ({"validation": -1}, "validation must be at least 0"),
-        ({"stop_plateau": 2}, "set validation=200"),
-        ({"stop_worst": 0.8}, "set validation=200"),
-        ({"stop_worst": 0.8, "validation": 50, "trains": False}, "set validation=200"),
-        ({"stop_worst": 1.5, "validation": 50}, "stop_worst is an accuracy"),
+        ({"stop_rows": -1}, "stop_rows must be at least 0"),
+        ({"stop_plateau": 2}, "set stop_rows=200"),
+        ({"stop_worst": 0.8}, "set stop_rows=200"),
+        ({"stop_worst": 0.8, "stop_rows": 50, "trains": False}, "set stop_rows=200"),
+        ({"stop_worst": 1.5, "stop_rows": 50}, "stop_worst is an accuracy"),
     ],
 )
 def test_bad_fields(fields: dict[str, Any], message: str) -> None:
@@ -450,13 +450,16 @@ def test_bad_fields(fields: dict[str, Any], message: str) -> None:
     ("fields", "message"),
     [
         ({"initial": 200, "query": 101}, "need more than the 300 rows"),
-        ({"initial": 200, "query": 50, "validation": 51}, "validation=51"),
+        ({"initial": 200, "query": 50, "stop_rows": 51}, "stop_rows=51"),
         (
-            {"initial": 30, "query": 10, "validation": 40, "stop_worst": 0.9},
+            {"initial": 30, "query": 10, "stop_rows": 40, "stop_worst": 0.9},
             "stop_worst=0.9 needs 10 validation rows of every group, 'red' has",
         ),
         ({"noise": {"rot": 0.1}}, "noise names"),
-        ({"initial": 5, "query": 5, "balance_by": ("color",)}, "no attribute 'color'"),
+        (
+            {"initial": 5, "query": 5, "balance_by": ("color",)},
+            "no attribute 'color'; did you mean 'colour'",
+        ),
         ({"initial": 5, "query": 5, "adv_weight": 0.1, "adv_attributes": ("c",)}, "no attribute"),
     ],
 )

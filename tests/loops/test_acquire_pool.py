@@ -145,7 +145,7 @@ def test_a_round_touches_nothing_as_large_as_the_pool(fields: dict[str, Any]) ->
         lambda rng: build("dropout-mlp", features=2, classes=2, hidden=(4,), seed=0),
         Recipe(epochs=1, lr=0.01),
     )
-    loop = Acquire(**{"initial": 50, "query": 20, "probe": 40, "validation": 30, **fields})
+    loop = Acquire(**{"initial": 50, "query": 20, "probe": 40, "stop_rows": 30, **fields})
     state = loop.init(world, None, Rng.of(0))
     state, _ = loop.step(world, state, 0, Rng.of(1))
     state, _ = loop.step(world, state, 1, Rng.of(2))  # what is derived once is derived here

@@ -141,8 +141,8 @@ def test_sessions_that_cannot_be(tmp_path: Path) -> None:
         Questions.open(tmp_path / "none")
     with pytest.raises(ConfigError, match="predicted-cell"):
         Questions.open(tmp_path / "cell", config(balance="cell"))
-    with pytest.raises(ConfigError, match="set validation=0"):
-        Questions.open(tmp_path / "aside", config(validation=10))
+    with pytest.raises(ConfigError, match="set stop_rows=0"):
+        Questions.open(tmp_path / "aside", config(stop_rows=10))
     relabels = config().model_copy(update={"loop": [{"relabel": {}}]})
     with pytest.raises(ConfigError, match="one `acquire`"):
         Questions.open(tmp_path / "other", relabels)

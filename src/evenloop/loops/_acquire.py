@@ -31,6 +31,7 @@ from evenloop.heuristics.uncertainty import Score, bald, predictive_entropy
 from evenloop.loop import State
 from evenloop.loops._acquire_pool import shelf_of
 from evenloop.rng import Rng
+from evenloop.words import nearest
 
 __all__ = [
     "BINS",
@@ -38,6 +39,7 @@ __all__ = [
     "auroc",
     "balance_groups",
     "bald_bins",
+    "check_attributes",
     "check_fields",
     "check_names",
     "labels_given",
@@ -54,7 +56,7 @@ BINS = 20
 TOGETHER = ("batch-bald", "epig", "badge", "core-set", *STRATEGIES)
 LEAST = {
     "initial": 1, "query": 1, "draws": 1, "score_rows": 1, "pool_subsample": 0, "budget": 0,
-    "probe": 0, "validation": 0, "stop_plateau": 0,
+    "probe": 0, "stop_rows": 0, "stop_plateau": 0,
 }  # fmt: skip
 
 
@@ -85,10 +87,10 @@ def check_fields(of: Mapping[str, Any]) -> None:
     plateau, worst = of["stop_plateau"], of["stop_worst"]
     if not 0 <= worst <= 1:
         raise ValueError(f"stop_worst is an accuracy in [0, 1], got {worst}")
-    if (plateau or worst) and not (of["validation"] and of["trains"]):
+    if (plateau or worst) and not (of["stop_rows"] and of["trains"]):
         raise ValueError(
-            f"stop_plateau={plateau} and stop_worst={worst:g} are read on validation rows by the "
-            "loop that trains; set validation=200, say"
+            f"stop_plateau={plateau} and stop_worst={worst:g} are read on rows kept for it by the "
+            "loop that trains; set stop_rows=200, say"
         )
 
 
@@ -131,6 +133,14 @@ def check_names(of: Mapping[str, Mapping[str, float]], groups: Sequence[str]) ->
         unknown = set(values) - set(groups)
         if unknown:
             raise ValueError(f"{field} names {sorted(unknown)}; the groups are {', '.join(groups)}")
+
+
+def check_attributes(field: str, names: Sequence[str], schema: Schema) -> None:
+    """Raise `ValueError`, with the nearest name, where one of `names` is no attribute."""
+    known = [attribute.name for attribute in schema.attributes]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{field} has no attribute {name!r}; {nearest(name, known)}")
 
 
 def quota_columns(kind: str, by: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -128,7 +128,7 @@ def check_validation(groups: GroupIndex, place: Tensor, worst: float) -> None:
         short = int(torch.where(there > 0, held, held.max() + 1).argmin())
         raise ValueError(
             f"stop_worst={worst} needs {LEAST_VALIDATED} validation rows of every group, "
-            f"{groups.names[short]!r} has {int(held[short])} of validation={len(place)}; raise it, "
+            f"{groups.names[short]!r} has {int(held[short])} of stop_rows={len(place)}; raise it, "
             "or leave stop_worst=0"
         )
 

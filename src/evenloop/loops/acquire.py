@@ -33,6 +33,7 @@ from evenloop.loops._acquire import (
     auroc,
     balance_groups,
     bald_bins,
+    check_attributes,
     check_fields,
     check_names,
     labels_given,
@@ -92,11 +93,11 @@ class Acquire(Loop):
         adv_weight: weight of the adversary on `adv_attributes` (by default those of the groups).
         adv_schedule: "constant", "linear" or "sigmoid" over the training.
         adv_hidden, adv_alpha, adv_clip, adv_given_class, adv_head: see `AdversarialObjective`.
-        budget: no further round above this many labels, validation's included; 0 is off.
+        budget: no further round above this many labels, `stop_rows` included; 0 is off.
         stop_below: no further round when the pool's mean score is below this; 0 is off.
-        validation: rows labelled before the first round and kept for the next two rules: nothing
+        stop_rows: rows labelled before the first round and kept for the next two rules: nothing
             is trained on them, and they are no part of the audit split.
-        stop_plateau: no further round when accuracy on the validation rows has not risen for this
+        stop_plateau: no further round when accuracy on them has not risen for this
             many rounds; 0 is off.
         stop_worst: no further round when every group's accuracy there is at least this; 0 is off.
         noise: chance of a wrong label by group name.
@@ -131,7 +132,7 @@ class Acquire(Loop):
     adv_head: str | None = None
     budget: int = 0
     stop_below: float = 0.0
-    validation: int = 0
+    stop_rows: int = 0
     stop_plateau: int = 0
     stop_worst: float = 0.0
     noise: Mapping[str, float] = field(default_factory=dict)
@@ -148,8 +149,8 @@ class Acquire(Loop):
         """n0 labelled rows, or what an earlier loop of a chain has gathered."""
         groups = world.groups(world.data)
         check_names({"noise": self.noise, "cost": self.cost, "delay": self.delay}, groups.names)
-        for name in (*self.balance_by, *self.adv_attributes):
-            world.data.schema.column(name)
+        for name in ("balance_by", "adv_attributes"):
+            check_attributes(name, getattr(self, name), world.data.schema)
         if self._needs_groups() and not self._by(world):
             raise ValueError(
                 "balance, plan_gap and adv_weight need an attribute; add one to by or balance_by"
@@ -158,9 +159,9 @@ class Acquire(Loop):
         if start is not None:
             return State(start.data, start.models, self._aside(world, start.data, extra, rng))
         shelf = shelf_of(world.data)
-        if self.initial + self.validation + self.query > len(shelf.open):
+        if self.initial + self.stop_rows + self.query > len(shelf.open):
             raise ValueError(
-                f"initial={self.initial}, validation={self.validation} and query={self.query} need "
+                f"initial={self.initial}, stop_rows={self.stop_rows} and query={self.query} need "
                 f"more than the {len(shelf.open)} rows outside the audit split; lower one of them"
             )
         first = shelf.open[: self.initial]
@@ -178,10 +179,10 @@ class Acquire(Loop):
         self, world: World, data: GroupedData, extra: dict[str, Any], rng: Rng
     ) -> dict[str, Any]:
         """`extra` with the validation rows and their price, if there are any."""
-        if not self.validation:
+        if not self.stop_rows:
             return extra
         shelf, groups = shelf_of(world.data), world.groups(world.data)
-        rows = first_free(shelf, shelf.taken(data.row), self.validation)
+        rows = first_free(shelf, shelf.taken(data.row), self.stop_rows)
         check_validation(groups, rows, self.stop_worst)
         there, truth = groups.take(rows), world.data.truth[rows]
         y = labels_given(truth, there, data.schema, self.noise, rng.at("validation"))

@@ -31,6 +31,7 @@ __all__ = ["Curve", "Steps", "bars_figure", "curves_figure", "panels_figure", "s
 
 Floats = NDArray[np.float64]
 BAR_INCHES, HEAD_INCHES = 0.17, 1.25
+SCARCE = 0.005  # bins that hold less of every cell, to the right of all others, are not drawn
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,6 +164,8 @@ def steps_figure(
     Bins are drawn equally wide, which they are in the square root of `edges` (B + 1,).
     """
     at = np.arange(len(edges))
+    shares = np.nan_to_num([one.share for _, steps in panels for one in steps])
+    last = int(np.flatnonzero((shares >= SCARCE).any(0)).max(initial=0)) + 1
 
     def fill(figure: Figure) -> list[Artist]:
         drawn: list[Artist] = []
@@ -177,7 +180,8 @@ def steps_figure(
                 )
                 for i, one in enumerate(steps)
             ]  # fmt: skip
-            few = at[:: max(1, len(at) // 5)]
+            axes.set_xlim(0, last)
+            few = at[: last + 1 : max(1, last // 5)]
             axes.set_xticks(few, [f"{edges[i]:.2g}" for i in few])
         return drawn
 

@@ -69,10 +69,10 @@ class Questions:
         if len(config.loop) != 1 or set(config.loop[0]) != {"acquire"}:
             raise ConfigError("questions need a loop that is one `acquire`")
         fields = config.loop[0]["acquire"] or {}
-        if fields.get("validation"):
+        if fields.get("stop_rows"):
             raise ConfigError(
-                f"validation={fields['validation']} is for runs that stop by themselves; a session "
-                "ends when nobody asks any more: set validation=0"
+                f"stop_rows={fields['stop_rows']} is for runs that stop by themselves; a session "
+                "ends when nobody asks any more: set stop_rows=0"
             )
         if fields.get("balance") == "cell":
             raise ConfigError(

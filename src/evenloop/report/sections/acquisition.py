@@ -109,7 +109,7 @@ def _uncertainty(study: Study) -> list[str]:
             figures.append(line_figure(title, lines, ylabel="mean, nats"))
     panels, edges = histograms(study)
     if panels:
-        shown = [(name, steps[:MOST_CELLS]) for name, steps in panels.items()]
+        shown = [(f"BALD by cell, {name}", s[:MOST_CELLS]) for name, s in panels.items()]
         figures.append(
             steps_figure(
                 "BALD by cell", shown, edges, xlabel="BALD, nats", ylabel="share of the cell"
