@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -122,7 +123,7 @@ def bars_figure(
     height = HEAD_INCHES + BAR_INCHES * len(cells) * (len(series) + 0.6)
 
     def fill(figure: Figure) -> list[Artist]:
-        axes, drawn = figure.add_subplot(), []
+        axes, drawn = figure.add_subplot(), list[Any]()
         frame(axes, title, xlabel, "")
         axes.xaxis.set_major_locator(AutoLocator())
         for at, (_, values) in enumerate(series):
