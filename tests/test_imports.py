@@ -76,7 +76,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": ASSEMBLED | {"study", "report"},
 }
 LAZY = (
-    "datasets", "detoxify", "diffusers", "mlflow", "profanity_check", "ray", "resvg_py",
+    "datasets", "detoxify", "diffusers", "h5py", "mlflow", "profanity_check", "ray", "resvg_py",
     "skactiveml",
     "submitit", "tensorboard", "timm", "tokenizers", "torch_pruning", "torchvision",
     "transformers", "wandb",

@@ -11,7 +11,7 @@ nucleus; Wu et al., "Google's Neural Machine Translation System" (2016) for leng
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -44,22 +44,33 @@ class Cache(Protocol):
         ...
 
 
-class CausalLM(Protocol):
+C = TypeVar("C", bound=Cache)
+
+
+class CausalLM(Protocol[C]):
     """A model that gives the logits of a next token.
 
     `end` is the token after which a text is over, None where the model has none; `context` is the
     longest sequence it reads, None where there is no limit.
     """
 
-    vocabulary: int
-    context: int | None
-    end: int | None
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens."""
 
-    def start(self, prompts: Tensor, lengths: Tensor, room: int) -> tuple[Tensor, Cache]:
+    @property
+    def context(self) -> int | None:
+        """The longest sequence it reads."""
+
+    @property
+    def end(self) -> int | None:
+        """The token after which a text is over."""
+
+    def start(self, prompts: Tensor, lengths: Tensor, room: int) -> tuple[Tensor, C]:
         """Logits (B, 1, V) behind prompts (B, P), padded on the right; `room` tokens may follow."""
         ...
 
-    def extend(self, tokens: Tensor, cache: Cache) -> Tensor:
+    def extend(self, tokens: Tensor, cache: C) -> Tensor:
         """Logits (B, K, V) behind one more token of every continuation (B, K)."""
         ...
 
@@ -85,12 +96,13 @@ def prompt_lengths(x: Tensor, context: int | None, more: int = 0) -> Tensor:
 
 
 def generate(
-    model: CausalLM, x: Tensor, rule: LabelRule, rng: Rng, *, rows: int | None = None
+    model: CausalLM[C], x: Tensor, rule: LabelRule, rng: Rng, *, rows: int | None = None
 ) -> Tensor:
     """(N, max_new_tokens) int64 continuations of prompts x (N, P), `NOTHING` behind their end.
 
     Tokens that mean the end are taken out wherever they stand; an empty continuation is kept. A
-    draw uses one uniform number for each prompt and place, drawn before anything is decoded.
+    draw uses one uniform number for each prompt and place, drawn before anything is decoded. A beam
+    of one is greedy: it stops at the first end.
 
     Args:
         model: gives logits; it should be in evaluation mode.
@@ -121,7 +133,7 @@ def generate(
         for index in like_lengths(lengths, rows):
             size = lengths[index]
             prompts = x[index, : int(size.max())].long().clamp_min(0)
-            if rule.kind == "beam":
+            if beams > 1:
                 written[index] = _beam(model, prompts, size, rule)
             else:
                 written[index] = _one_by_one(
@@ -195,7 +207,7 @@ def _inverse(mass: Tensor, luck: Tensor) -> Tensor:
 
 
 def _one_by_one(
-    model: CausalLM, prompts: Tensor, lengths: Tensor, rule: LabelRule, luck: Tensor
+    model: CausalLM[C], prompts: Tensor, lengths: Tensor, rule: LabelRule, luck: Tensor
 ) -> Tensor:
     """(B, T) tokens, one chosen at a time; `NOTHING` behind the end."""
     places = rule.max_new_tokens
@@ -218,7 +230,7 @@ def _one_by_one(
     return written
 
 
-def _beam(model: CausalLM, prompts: Tensor, lengths: Tensor, rule: LabelRule) -> Tensor:
+def _beam(model: CausalLM[C], prompts: Tensor, lengths: Tensor, rule: LabelRule) -> Tensor:
     """(B, T) tokens of the best hypothesis: highest log-probability / length ** penalty.
 
     A prompt leaves the batch when no running hypothesis can still overtake the best finished one.
@@ -302,4 +314,5 @@ def _can_win(total: Tensor, best: Tensor, rule: LabelRule, length: int) -> Tenso
     """(B,) whether the leading beam's score could still be above `best` at some later length."""
     # A sum of log-probabilities only falls; the longest text divides it most.
     longest = rule.max_new_tokens if rule.length_penalty > 0 else length + 1
-    return total / longest**rule.length_penalty > best
+    ahead: Tensor = total / longest**rule.length_penalty > best
+    return ahead

@@ -125,7 +125,7 @@ class HuggingFaceLM(nn.Module):
         super().__init__()
         self.net: Any = net
         self.end = end
-        config = self.net.config
+        config: Any = net.config
         self.vocabulary = int(config.vocab_size)
         self.context: int | None = getattr(config, "max_position_embeddings", None)
         takes = inspect.signature(self.net.forward).parameters

@@ -252,7 +252,8 @@ class SmallLM(nn.Module):
         return h, made
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        return self.norm(hidden) @ self.tokens.weight.T
+        logits: Tensor = self.norm(hidden) @ self.tokens.weight.T
+        return logits
 
 
 def whole(model: nn.Module, x: Tensor) -> Tensor:

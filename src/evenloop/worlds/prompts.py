@@ -199,7 +199,7 @@ class RedditBias(TextOptions):
         paths = [folder / f for f in self.files] or sorted(folder.glob(pattern))
         if not paths:
             raise FileNotFoundError(f"redditbias: no {pattern} in {folder}; name tables in files=")
-        rows = {}
+        rows: dict[tuple[str, str], str] = {}
         for path in paths:
             table = _reddit_table(path)
             need_columns(table, ["comment"], str(path))

@@ -45,6 +45,8 @@ class TextOptions:
         continuation_tokens: a longer continuation keeps its first so many; None keeps all.
         new_tokens: most tokens a model will write; labels have room for them.
         empty: "error", or "drop" rows whose prompt or continuation has no token.
+        unknown: "keep" continuations with words that are not in the vocabulary, or "drop" those
+            rows; a model that never reads the unknown word does not write it.
         score: what a continuation is scored by, see `evenloop.scorers.scorer`; or a function from
             texts to numbers.
         threshold: a continuation counts as the second class when its score is above this.
@@ -59,6 +61,7 @@ class TextOptions:
     continuation_tokens: int | None = None
     new_tokens: int = 20
     empty: Literal["error", "drop"] = "error"
+    unknown: Literal["keep", "drop"] = "keep"
     score: Any = "words:the"
     threshold: float = THRESHOLD
     ngrams: tuple[int, ...] = (5, 10)
@@ -66,6 +69,7 @@ class TextOptions:
 
     def __post_init__(self) -> None:
         check_choice("empty", self.empty, ("error", "drop"))
+        check_choice("unknown", self.unknown, ("keep", "drop"))
         check_choice("hide", self.hide, HIDDEN)
         for name in ("prompt_tokens", "continuation_tokens"):
             value = getattr(self, name)
@@ -83,6 +87,9 @@ class _TextSource(Protocol):
     """A source whose rows are texts; its other fields are those of `TextOptions`."""
 
     name: ClassVar[str]
+
+    def __hash__(self) -> int:
+        """Of all its fields."""
 
     def frame(self) -> pd.DataFrame:
         """Columns prompt and continuation; every other column is a group."""
@@ -111,19 +118,26 @@ def encoded(source: _TextSource) -> GroupedData:
 def _read(source: _TextSource) -> tuple[GroupedData, TextReading]:
     options: Any = source
     frame = source.frame()
-    texts = {name: _texts(frame[name], source.name) for name in ("prompt", "continuation")}
+    # A table cannot tell an empty text from a missing one.
+    texts = {
+        name: [str(text) for text in frame[name].fillna("")] for name in ("prompt", "continuation")
+    }
     made = tokenizer(
         options.tokens,
         [*texts["prompt"], *texts["continuation"]],
         size=options.vocabulary,
         weights=options.weights,
     )
-    prompts, labels = made.encode(texts["prompt"]), made.encode(texts["continuation"])
+    cut = options.continuation_tokens
+    prompts = made.encode(texts["prompt"])
+    labels = [ids[:cut] for ids in made.encode(texts["continuation"])]
     kept = _kept(prompts, labels, texts, options.empty, source.name)
+    if options.unknown == "drop":
+        kept = _known(kept, labels, made, source.name)
     before = [] if made.start is None else [made.start]
     cut = options.prompt_tokens
     prompts = [before + (prompts[i] if cut is None else prompts[i][-cut:]) for i in kept]
-    labels = [labels[i][: options.continuation_tokens] for i in kept]
+    labels = [labels[i] for i in kept]
     wide = max(options.new_tokens, *map(len, labels))
     groups = [str(name) for name in frame.columns if name not in texts]
     coded = group_columns(frame.iloc[kept], groups, source.name)
@@ -140,16 +154,6 @@ def _read(source: _TextSource) -> tuple[GroupedData, TextReading]:
         schema,
     )
     return data, reading
-
-
-def _texts(column: pd.Series, where: str) -> list[str]:
-    missing = column.isna().to_numpy()
-    if missing.any():
-        raise ValueError(
-            f"{where}: {column.name} is missing in row {int(missing.argmax())} (counted from 0); "
-            "fill it or leave the row out"
-        )
-    return [str(text) for text in column]
 
 
 def _kept(
@@ -171,6 +175,19 @@ def _kept(
     if not kept:
         raise ValueError(f"{where}: no row has both a prompt and a continuation")
     return kept
+
+
+def _known(
+    kept: list[int], labels: Sequence[Sequence[int]], tokens: Tokenizer, where: str
+) -> list[int]:
+    """Those of the positions whose continuation the vocabulary holds whole."""
+    whole = [i for i in kept if tokens.unknown not in labels[i]]
+    if not whole:
+        raise ValueError(
+            f"{where}: unknown=drop leaves no row, every continuation has a word that is not among "
+            f"the {tokens.size} of the vocabulary; raise vocabulary"
+        )
+    return whole
 
 
 def _reading(options: Any, tokens: Tokenizer) -> TextReading:

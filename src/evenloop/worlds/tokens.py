@@ -43,8 +43,8 @@ _TIGHT = re.compile(r" (?=[.,;:!?%)\]}\u201d\u2019])|(?<=[(\[{\u201c$#]) ")
 class Tokenizer(Protocol):
     """Texts to ids in [0, size) and back.
 
-    `end` is the id that ends a text and `start` the one that stands before every prompt; None
-    where there is none.
+    `end` is the id that ends a text, `start` the one that stands before every prompt and `unknown`
+    that of everything the vocabulary lacks; None where there is none.
     """
 
     @property
@@ -58,6 +58,10 @@ class Tokenizer(Protocol):
     @property
     def start(self) -> int | None:
         """The id that stands before every prompt."""
+
+    @property
+    def unknown(self) -> int | None:
+        """The id of what the vocabulary lacks."""
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text."""
@@ -77,6 +81,7 @@ class Bytes:
     size: int = field(default=256, init=False)
     end: int | None = field(default=None, init=False)
     start: int | None = field(default=None, init=False)
+    unknown: int | None = field(default=None, init=False)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The bytes of each text."""
@@ -98,13 +103,14 @@ class Codes:
 
     codes: dict[str, int]
     size: int
-    unknown: int = 0
+    unknown: int | None = 0
     end: int | None = None
     start: int | None = None
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The code of each character of each text."""
-        return [[self.codes.get(c, self.unknown) for c in text] for text in texts]
+        other = self.unknown or 0
+        return [[self.codes.get(c, other) for c in text] for text in texts]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of codes."""
@@ -142,6 +148,11 @@ class Words:
         """None: no word stands before every prompt."""
         return None
 
+    @property
+    def unknown(self) -> int | None:
+        """The id of all rare words."""
+        return 0
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of the words of each text."""
         return [[self.codes.get(w, 0) for w in _PIECES.findall(t.lower())] for t in texts]
@@ -155,6 +166,7 @@ class FromFiles:
     """A tokenizer of the library `tokenizers`, from files; ids as its authors number them."""
 
     start: int | None = None
+    unknown: int | None = None
 
     def __init__(self, made: Any, end: int | None) -> None:
         self._made, self.end = made, end
