@@ -15,7 +15,10 @@ world: {name: letters, train: 200, test: 40, size: 16}
 audit: test
 test_size: 40
 by: [color]
-loop: [{acquire: {initial: 40, query: 20, draws: 4, adv_weight: 0.1, delay: {red: 1}, probe: 40}}]
+loop:
+  - acquire:
+      {initial: 40, query: 20, draws: 4, adv_weight: 0.1, delay: {red: 1}, probe: 40,
+       stop_rows: 30, stop_plateau: 5}
 net: {name: dropout-cnn, width: 4, hidden: 16}
 recipe: {optimizer: adam, lr: 0.001, batch: 8, epochs: 12, checkpoint_seconds: 0}
 rounds: 5

@@ -205,14 +205,14 @@ class Acquire(Loop):
         columns, taken = group_columns(world.by), self._taken(shelf, state)
         groups = shelf.by(data, columns).index
         asked, moments, values = self.propose(world, state, rng)
-        there, truth = groups.take(asked), data.truth[asked]
+        there, truth = groups.take(asked), data.truth[asked].cpu()
         y = labels_given(truth, there, data.schema, self.noise, rng.at("noise"))
         wait = torch.tensor([self.delay.get(name, 0) for name in groups.names])
         due = round + wait[there.cell]
-        waiting = torch.cat([late(state), torch.stack([data.row[asked].cpu(), y.cpu(), due], 1)])
+        waiting = torch.cat([late(state), torch.stack([data.row[asked].cpu(), y, due], 1)])
         arrived = waiting[waiting[:, 2] <= round]
-        told = data.take(shelf.place[arrived[:, 0]])
-        told = GroupedData.from_columns(data.schema, told.columns() | {"y": arrived[:, 1].clone()})
+        told, answers = data.take(shelf.place[arrived[:, 0]]), arrived[:, 1].to(data.y.device)
+        told = GroupedData.from_columns(data.schema, told.columns() | {"y": answers})
         spent = state.extra.get("spent", 0.0) + self._price(groups, asked)
         extra = {**state.extra, "late": waiting[waiting[:, 2] > round], "spent": spent}
         state = State(state.data.append(told.as_of(round)), state.models, extra)
