@@ -79,6 +79,25 @@ def controller(
     )
 
 
+def trained_together(sampler: RatioBatchSampler) -> dict[str, Tensor]:
+    """Four steps of this process's part of a data-parallel loop that moves the shares."""
+    x, cells = problem()
+    model = nn.parallel.DistributedDataParallel(linear(2))
+    control = controller(model, distributed=True, inner_data="train_batch", per_cell=4, lr=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    drawn = []
+    for _ in range(4):
+        rows = torch.from_numpy(sampler.draw(12))
+        loss = nn.functional.cross_entropy(model(x[rows]), cells.label[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        control.step(rows)
+        drawn.append(rows)
+    ratios, weight = control.ratios, model.module.weight.detach()
+    return {"rows": torch.stack(drawn), "lam": ratios.lam, "mix": ratios.mix, "weight": weight}
+
+
 def distributed(rank: int, folder: str) -> None:
     """One of two processes: three updates on shared rows, and one batch each."""
     path = Path(folder)
@@ -93,5 +112,6 @@ def distributed(rank: int, folder: str) -> None:
     _, cells = problem()
     sampler = RatioBatchSampler(cells, Ratios(cells), 12, generator=gen(5), rank=rank, world_size=2)
     out["rows"] = torch.tensor([sampler.draw(12).tolist() for _ in range(3)])
+    out["trained"] = trained_together(sampler)
     torch.save(out, path / f"rank{rank}.pt")
     dist.destroy_process_group()

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from evenloop.samplers.cells import CellIndex
-from evenloop.samplers.head import HeadTap
 from evenloop.samplers.outer import RatioObjective
 from evenloop.samplers.ratios import RatioBatchSampler, RatioController, Ratios, Validation
 from mix_kit import F64, controller, gen, linear, net, problem
@@ -192,46 +191,6 @@ def test_a_first_batch_of_one_row_moves_only_what_it_knows():
     assert report.g_b.abs().max() < 1e-15
 
 
-def test_reused_features_of_an_unchanged_model_are_those_of_new_passes():
-    x, cells = problem()
-    passes = []
-
-    def rows_fetched(rows: Tensor) -> Tensor:
-        passes.append(len(rows))
-        return x[rows]
-
-    control = controller(reuse=3, per_cell=6, val=Validation(rows_fetched, cells))
-    del passes[:]  # the search for the head
-    for _ in range(3):
-        control.step()
-    assert passes == [48, 16, 16]  # then a third of the 6 rows of 8 places
-    rows, features, logits = control.held.look(
-        control.held.draw()[0], control.sight.tap, lambda rows: rows
-    )
-    assert len(rows) == 48
-    assert (cells.source[rows].diff() >= 0).all()
-    torch.testing.assert_close(features, x[rows])
-    torch.testing.assert_close(logits, control.model(x[rows]))
-
-
-def test_reused_features_meet_the_present_head():
-    control = controller(reuse=2, per_cell=4)
-    control.step()
-    with torch.no_grad():
-        control.model.weight.mul_(-3.0)
-    _, features, logits = control.held.look(
-        control.held.draw()[0], control.sight.tap, lambda rows: rows
-    )
-    torch.testing.assert_close(logits, control.model(features))
-
-
-def test_only_the_cheap_way_reuses_unless_asked():
-    assert controller().held.reuse == 1
-    assert controller(inner_data="train_batch").held.reuse == 2
-    assert controller(inner_data="train_batch", draw="all").held.reuse == 1
-    assert controller(inner_data="train_batch", reuse=1).held.reuse == 1
-
-
 @pytest.mark.parametrize("draw", ["stratified", "uniform", "all"])
 def test_every_draw_holds_every_cell(draw):
     control = controller(draw=draw, per_cell=3, size=20)
@@ -289,6 +248,27 @@ def test_mixed_precision_features_are_widened():
     assert report.aligned.isfinite().all()
 
 
+def test_a_loop_in_mixed_precision_moves_the_shares_by_its_own_features():
+    x, cells = problem()
+    model = net(dtype=torch.float32)
+    model[3].eval()  # dropout draws from torch's own generator
+    control = controller(
+        model, val=Validation(x.float(), cells), inner_data="train_batch", per_cell=8
+    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    rows = torch.arange(len(x))[::3]
+    for _ in range(3):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = nn.functional.cross_entropy(model(x[rows].float()), cells.label[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        report = control.step(rows)
+    assert report.update == 3
+    assert report.aligned.isfinite().all()
+    assert not torch.equal(report.lam, Ratios(cells).lam)
+
+
 # -- refusals ---------------------------------------------------------------------------------
 
 
@@ -332,37 +312,6 @@ def test_training_batch_needs_rows_and_a_pass():
     control.model(problem()[0][:3]).sum().backward()
     with pytest.raises(ValueError, match="rows has 4 entries, the batch just trained 3"):
         control.step(torch.arange(4))
-
-
-def test_head_is_found_by_what_it_produces():
-    class Branched(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.head, self.unused = linear(2), linear(2)
-
-        def forward(self, x: Tensor) -> Tensor:
-            self.unused(x)
-            return self.head(x)
-
-    model = Branched()
-    tap = HeadTap(model)
-    tap.look(problem()[0])
-    assert tap.head is model.head
-    assert HeadTap(model, "unused").head is model.unused
-
-
-def test_closing_takes_the_watch_off_the_model():
-    control = controller(net())
-    assert control.model[4]._forward_hooks
-    control.close()
-    assert not control.model[4]._forward_hooks
-
-
-def test_model_without_a_head_is_refused():
-    model = nn.Sequential(linear(2), nn.Tanh())
-    with pytest.raises(ValueError, match="no linear layer produces"):
-        controller(model)
-    assert controller(model, head="0").step() is not None
 
 
 def test_other_cells_in_validation_are_refused():

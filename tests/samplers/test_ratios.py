@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from evenloop.data import Attribute, GroupedData, Origin, Schema
@@ -16,7 +17,7 @@ from evenloop.samplers.cells import CellIndex
 from evenloop.samplers.ratios import RatioBatchSampler, Ratios, Validation, cell_counts
 from evenloop.samplers.rounding import Pools, whole
 from evenloop.seams import Batch, Seen
-from mix_kit import F64, controller, distributed, gen, problem
+from mix_kit import F64, controller, distributed, gen, linear, problem
 
 
 def uneven() -> CellIndex:
@@ -350,3 +351,23 @@ def test_two_processes_agree_with_one(tmp_path):
             torch.bincount(cells.place[first], minlength=8),
             torch.bincount(cells.place[second], minlength=8),
         )
+    both = [rank["trained"] for rank in ranks]
+    alone = trained_on(torch.cat([part["rows"] for part in both], 1))
+    for name, want in alone.items():
+        for part in both:
+            torch.testing.assert_close(part[name], want, rtol=1e-7, atol=1e-12)
+
+
+def trained_on(batches: Tensor) -> dict[str, Tensor]:
+    """The loop of `mix_kit.trained_together` in one process, on batches (steps, rows)."""
+    x, cells = problem()
+    model = linear(2)
+    control = controller(model, inner_data="train_batch", per_cell=4, lr=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for rows in batches:
+        one_loss = torch.nn.functional.cross_entropy(model(x[rows]), cells.label[rows])
+        optimizer.zero_grad()
+        one_loss.backward()
+        optimizer.step()
+        control.step(rows)
+    return {"lam": control.ratios.lam, "mix": control.ratios.mix, "weight": model.weight.detach()}

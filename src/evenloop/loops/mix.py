@@ -62,6 +62,7 @@ class Mix(Loop):
         lambda_min, mu_min: floors of the shares.
         ratio_lr, ratio_every, ratio_optimizer, entropy, warmup: see `RatioController`.
         inner_data, hessian, draw, per_cell, size: see `RatioController`.
+        reuse: updates that held-out features serve, see there; 0 leaves it to `inner_data`.
         rounding: of the counts in a batch, see `samplers.rounding.whole`.
         freeze_norm: leave the model in eval mode after each update, as the published code did.
         validation: share of the rows of each cell that is held out for the updates.
@@ -101,6 +102,7 @@ class Mix(Loop):
     draw: Draw = "stratified"
     per_cell: int = 16
     size: int = 128
+    reuse: int = 0
     rounding: Rounding = "stochastic"
     freeze_norm: bool = False
     validation: float = 0.2
@@ -118,8 +120,9 @@ class Mix(Loop):
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(f"method must be one of {METHODS}, got {self.method!r}")
-        if self.rows < 0:
-            raise ValueError(f"rows must not be negative, got {self.rows}")
+        for name in ("rows", "reuse"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if not 0 < self.validation < 1:
             raise ValueError(f"validation must be a share in (0, 1), got {self.validation}")
         if not 0 <= self.ema < 1:
@@ -189,6 +192,7 @@ class Mix(Loop):
             draw=self.draw,
             per_cell=self.per_cell,
             size=self.size,
+            reuse=self.reuse or None,
             chunk=mixture.world.recipe.eval_batch,
             inner_data=self.inner_data,
             freeze_norm=self.freeze_norm,

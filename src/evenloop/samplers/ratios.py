@@ -59,6 +59,23 @@ class RatioBatchSampler(Sampler):
     call `controller.step(...)` and then `trained()` after each batch; `lag` is then the number of
     batches already drawn with older ratios (workers that read ahead).
 
+    Args:
+        cells: the training rows: real ones and generated ones, in any order.
+        ratios: the shares, of the same cells.
+        batch_size: rows of a batch, on each process.
+        generator: draws counts and rows; seeded alike on all processes.
+        batches: batches of an epoch; real rows divided by `batch_size` when None.
+        rounding: see `whole`; "independent" lets the total drift, as the published code did.
+        replacement: draw each batch afresh instead of walking shuffled pools.
+        rank: this process; processes get equal counts and disjoint rows.
+        world_size: number of processes.
+        controller: moves the ratios after each step of `fit`.
+        max_staleness: most batches that may be drawn ahead of training; None for any number.
+
+    Raises:
+        ValueError: ratios of other cells, a batch smaller than the number of cells, or an
+            option out of range.
+
     >>> cells = CellIndex([0, 0, 1, 1], [0, 1, 0, 1])
     >>> generator = torch.Generator().manual_seed(0)
     >>> sampler = RatioBatchSampler(cells, Ratios(cells), 4, batches=2, generator=generator)
@@ -81,25 +98,6 @@ class RatioBatchSampler(Sampler):
         controller: RatioController | None = None,
         max_staleness: int | None = None,
     ) -> None:
-        """A sampler of the rows of `cells`.
-
-        Args:
-            cells: the training rows: real ones and generated ones, in any order.
-            ratios: the shares, of the same cells.
-            batch_size: rows of a batch, on each process.
-            generator: draws counts and rows; seeded alike on all processes.
-            batches: batches of an epoch; real rows divided by `batch_size` when None.
-            rounding: see `whole`; "independent" lets the total drift, as the published code did.
-            replacement: draw each batch afresh instead of walking shuffled pools.
-            rank: this process; processes get equal counts and disjoint rows.
-            world_size: number of processes.
-            controller: moves the ratios after each step of `fit`.
-            max_staleness: most batches that may be drawn ahead of training; None for any number.
-
-        Raises:
-            ValueError: ratios of other cells, a batch smaller than the number of cells, or an
-                option out of range.
-        """
         if ratios.cells.counts.shape != cells.counts.shape:
             raise ValueError(
                 f"ratios are for counts of shape {tuple(ratios.cells.counts.shape)}, cells have "
