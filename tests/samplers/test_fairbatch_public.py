@@ -94,8 +94,10 @@ def pooled_disparity(counts: Counts, measure: str) -> float:
 
 @pytest.mark.parametrize("measure", list(PUBLISHED))
 def test_the_published_runs_are_met(real_data: Callable[[str], Path], measure: str) -> None:
-    counts = trained(real_data("fairbatch"), measure, seed=0)
-    accuracy = float(measures.accuracy(counts.pooled()).value[0])
+    folder = real_data("fairbatch")
+    runs = [trained(folder, measure, seed) for seed in range(3)]
+    accuracy = np.mean([measures.accuracy(counts.pooled()).value[0] for counts in runs])
+    disparity = np.mean([pooled_disparity(counts, measure) for counts in runs])
     _, (low, high), (least, most) = PUBLISHED[measure]
     assert low - ROW <= accuracy <= high + ROW
-    assert least - 2 * ROW <= pooled_disparity(counts, measure) <= most + 2 * ROW
+    assert least - 2 * ROW <= disparity <= most + 2 * ROW
