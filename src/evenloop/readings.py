@@ -17,7 +17,7 @@ from torch.nn.functional import pad
 from evenloop.data import NOTHING, GroupedData, Structure
 from evenloop.seams import Objective, Sampler
 
-__all__ = ["HasStructure", "Reading", "Statistic", "Structured", "padded"]
+__all__ = ["ComparesGiven", "HasStructure", "Reading", "Statistic", "Structured", "padded"]
 
 Statistic = Callable[[Tensor, Tensor], Tensor]
 
@@ -53,6 +53,17 @@ class Reading(Protocol):
 
     def hidden(self, x: Tensor, y: Tensor) -> Tensor:
         """(N,) bool: rows a report shows only when asked to (offensive text)."""
+        ...
+
+
+@runtime_checkable
+class ComparesGiven(Protocol):
+    """A reading that also scores labels written for a given first code (the true verb)."""
+
+    def compare_given(
+        self, x: Tensor, given: Tensor, truth: Tensor
+    ) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """By name: (N,) scores of labels `given` against `truth`, and (N,) weights."""
         ...
 
 

@@ -19,6 +19,7 @@ from evenloop.rng import Rng
 
 __all__ = [
     "Batch",
+    "Completes",
     "LabelRule",
     "Objective",
     "ReadsLabels",
@@ -187,6 +188,15 @@ class Writes(Protocol):
 
     def cost(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """(N,) negative log-likelihood in nats of labels `y` (N, L) and (N,) units it is over."""
+        ...
+
+
+@runtime_checkable
+class Completes(Protocol):
+    """A model that can also be told the first code of a label and write the rest."""
+
+    def complete(self, x: Tensor, y: Tensor) -> Tensor:
+        """(N, L) int64 codes for inputs (N, ...) whose first codes are those of `y` (N, L')."""
         ...
 
 
