@@ -429,6 +429,7 @@ def test_an_adversary_leaves_no_hook_behind() -> None:
         ({"heuristic": "batch-bald", "balance": "group"}, "chooses items together"),
         ({"heuristic": "badge", "stochastic": "rank"}, "chooses items together"),
         ({"balance": "group", "stochastic": "rank"}, "set one of them"),
+        ({"heuristic": "random", "stochastic": "rank"}, "draws by score"),
         ({"noise": {"red": 1.5}}, "noise must be in range"),
         ({"delay": {"red": -1}}, "delay must be in range"),
         ({"temperature": 0.0}, "temperature must be positive"),

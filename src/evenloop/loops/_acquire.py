@@ -76,6 +76,11 @@ def check_fields(of: Mapping[str, Any]) -> None:
         )
     if balanced and drawn:
         raise ValueError("balance and stochastic both choose among the scores; set one of them")
+    if of["heuristic"] == "random" and drawn:
+        raise ValueError(
+            f"stochastic={of['stochastic']!r} draws by score and heuristic 'random' has none; set "
+            "stochastic='none' or another heuristic"
+        )
     for name in ("noise", "cost", "delay"):
         if any(v < 0 or (name == "noise" and v > 1) for v in of[name].values()):
             raise ValueError(f"{name} must be in range for every group, got {of[name]}")

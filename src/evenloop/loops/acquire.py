@@ -308,7 +308,7 @@ class Acquire(Loop):
                 return balanced_selection(
                     scores, k, groups, share=share, labelled_counts=held, generator=generator
                 )
-        if self.stochastic != "none" and self.heuristic != "random":
+        if self.stochastic != "none":
             return stochastic_selection(
                 scores, k, self.stochastic, temperature=self.temperature, generator=generator
             )
