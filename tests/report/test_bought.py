@@ -77,7 +77,11 @@ def test_rows_of_other_loops_are_hidden_too(study: Study, tmp_path: Path) -> Non
     """As the runner keeps them by default: no cell beside the pictures."""
     import torch
 
-    run_seeds(config(loop=[{"relabel": {"n0": 20, "human": 5, "machine": 5}}], by=("truth",)), tmp_path, processes=1)
+    run_seeds(
+        config(loop=[{"relabel": {"n0": 20, "human": 5, "machine": 5}}], by=("truth",)),
+        tmp_path,
+        processes=1,
+    )
     kept, records = read_study(tmp_path)
     other = Study(tmp_path, kept, records, table_of(kept, records), tracked(kept, records))
     assert "cell" not in torch.load(next(tmp_path.rglob("samples/*.pt")), weights_only=True)
@@ -88,6 +92,34 @@ def test_rows_of_other_loops_are_hidden_too(study: Study, tmp_path: Path) -> Non
     assert faces is not None
     assert faces.images == ()
     assert "UTKFace" in faces.text[0]
+
+
+def test_words_about_people_come_without_their_pictures(study: Study, tmp_path: Path) -> None:
+    """As labels with structure are kept: the words of each row beside its picture."""
+    import torch
+
+    from evenloop.report.sections import texts
+
+    (tmp_path / "samples").mkdir()
+    kept = {
+        "x": torch.zeros(2, 3, 4, 4, dtype=torch.uint8),
+        "y": torch.zeros(2),
+        "origin": torch.zeros(2),
+        "born": torch.zeros(2),
+        "hidden": torch.zeros(2),
+        "shown": ["cooking, agent woman", "cooking, agent man"],
+        "shown_truth": ["cooking, agent woman", "cooking, agent woman"],
+    }
+    torch.save(kept, tmp_path / "samples" / "00000.pt")
+    from dataclasses import replace
+
+    seed, record = next(iter(study.records.items()))
+    words = replace(study, records={seed: replace(record, folder=tmp_path)})
+    for world, shown in (("letters", True), ("imsitu", False)):
+        found = texts.build(with_config(words, world={"name": world}))
+        assert found is not None
+        assert [bool(item["src"]) for item in found.texts[0]["items"]] == [shown] * 2
+        assert any("imSitu" in line for line in found.text) != shown
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from evenloop.report.people import hidden
 from evenloop.report.sections import Section
 from evenloop.report.sections.samples import png, who
 from evenloop.report.study import Study
@@ -27,11 +28,12 @@ def build(study: Study) -> Section | None:
     files = sorted(folder.glob("*.pt")) if folder.exists() else []
     if not files or "shown" not in torch.load(files[0], weights_only=True):
         return None
+    why = hidden(study.config)
     places = np.unique(np.linspace(0, len(files) - 1, ROUNDS_SHOWN).round().astype(int))
     groups = [
         {
             "title": f"round {int(files[place].stem)}",
-            "items": _items(torch.load(files[place], weights_only=True)),
+            "items": _items(torch.load(files[place], weights_only=True), pictures=why is None),
         }
         for place in places
     ]
@@ -39,11 +41,13 @@ def build(study: Study) -> Section | None:
         f"New training rows of seed {seed}, drawn at random, with who wrote them. Where it was a "
         "model, what people say of the same row stands below."
     ]
+    if why and torch.load(files[0], weights_only=True)["x"].dim() == 4:
+        text.append(why)
     return Section("Rows that entered, in words", text=text, texts=groups)
 
 
-def _items(kept: dict[str, Any]) -> list[dict[str, Any]]:
-    pictures = kept["x"].dim() == 4
+def _items(kept: dict[str, Any], *, pictures: bool) -> list[dict[str, Any]]:
+    pictures = pictures and kept["x"].dim() == 4
     items = []
     for i in range(min(EACH, len(kept["y"]))):
         said, people = kept["shown"][i], kept["shown_truth"][i]
