@@ -15,6 +15,7 @@ from torch import nn
 from evenloop.audit import Audit
 from evenloop.claims import ExcessGapClaim
 from evenloop.data import Attribute, GroupedData, Schema
+from evenloop.fit import predict
 from evenloop.loop import World, chain, run
 from evenloop.loops.prune import Prune
 from evenloop.loops.relabel import Relabel
@@ -23,6 +24,7 @@ from evenloop.recipe import Recipe
 from evenloop.record import Record
 from evenloop.rng import Rng
 from evenloop.surgery.export import save_weights
+from evenloop.surgery.int8 import round_to_int8
 
 TUNE = {"lr": 0.1, "momentum": 0.9, "epochs": 4}
 SEXES = ("f", "m", "x")
@@ -155,6 +157,32 @@ def test_a_margin_is_kept_from_the_multipliers_but_not_from_the_judgement() -> N
     first, second = (run(*setting(sparsity=0.8, **way), rounds=2).rows[1] for way in ways)
     assert first.values["multipliers"] == second.values["multipliers"]
     assert (first.values["tolerance"], second.values["tolerance"]) == (0.03, 0.0)
+
+
+def test_a_pruned_net_is_rounded_and_judged_as_it_is_kept() -> None:
+    loop, world, _ = setting(sparsity=0.7, int8=True)
+    state = loop.init(world, None, Rng.of(0))
+    for round in range(2):
+        state, notes = loop.step(world, state, round, Rng.of(0).at(round))
+    kept = state.models["classifier"]
+    assert set(state.extra["masks"]) == {"body.0", "body.2"}
+    for name, mask in state.extra["masks"].items():
+        weight = kept.get_submodule(name).weight
+        assert isinstance(weight, torch.Tensor)
+        assert torch.allclose(round_to_int8(weight), weight, atol=1e-7)
+        assert all(len(channel.unique()) <= 255 for channel in weight)
+        assert bool((weight[~mask] == 0).all())
+    right = int((predict(kept, state.data.x).argmax(1) == state.data.y).sum())
+    assert notes.counts["fit"].table.trace(axis1=1, axis2=2).sum() == right
+
+
+def test_channels_are_pruned_under_the_same_bound() -> None:
+    pytest.importorskip("torch_pruning")
+    loop, world, audit = setting(sparsity=0.5, structure="channel", int8=True)
+    row = run(loop, world, audit, rounds=2).rows[1]
+    layers = json.loads(str(row.values["layers"]))
+    assert all(density == pytest.approx(0.5) for density in layers.values())
+    assert "multipliers" in row.values
 
 
 def test_in_a_chain_every_round_prunes_what_it_is_given() -> None:

@@ -39,6 +39,7 @@ from evenloop.surgery.magnitude import GradualMagnitudePruning, Scope
 from evenloop.surgery.schedule import Cubic
 from evenloop.surgery.semi_structured import MOST
 from evenloop.surgery.structured import ChannelPruning
+from evenloop.surgery.together import Together
 
 __all__ = ["Prune"]
 
@@ -74,6 +75,8 @@ class Prune(Loop):
         dual_lr, dual_kp, dual_ema, dual_momentum, dual_restart, dual_cap: see `DualAscent`.
         intersectional: constrain the product of the group columns, or each column by itself.
         distil: weight in [0, 1] of imitating the dense net while tuning.
+        int8: whether the weights that are left are rounded to eight bits after tuning; what is
+            measured and kept is the rounded net.
     """
 
     sparsity: float | tuple[float, ...] = 0.9
@@ -105,6 +108,7 @@ class Prune(Loop):
     dual_cap: float | None = None
     intersectional: bool = True
     distil: float = 0.0
+    int8: bool = False
 
     def __post_init__(self) -> None:
         if not self.levels:
@@ -302,6 +306,8 @@ class Prune(Loop):
         if self.distil:
             sparse, objective = Taught(sparse, seen.dense), Distilled(constraint, self.distil)
         recipe = self.recipe(world.recipe)
+        if self.int8:
+            surgery = Together(surgery, Int8Weights())
         done = world.fit(
             sparse, seen.data, rng=rng, recipe=recipe, objective=objective, surgery=surgery
         ).model
