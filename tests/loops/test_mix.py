@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import copy
+import re
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from evenloop.audit import Audit
 from evenloop.data import GroupedData, Origin
 from evenloop.groups import GroupIndex
 from evenloop.loop import Loop, World, run
 from evenloop.loops.mix import METHODS, Mix
-from evenloop.models import Pixels, seeded
+from evenloop.models import Pixels, build, seeded
 from evenloop.rng import Rng
 from evenloop.samplers.cells import CellIndex
 from stand_ins import small_world
@@ -255,12 +257,26 @@ def test_bad_fields_are_refused(options, text):
         Mix(**options)
 
 
+def headless(rng: Rng) -> nn.Module:
+    return seeded(lambda: nn.Sequential(nn.Linear(4, 2), nn.Tanh()), rng.seed)
+
+
+def tree(rng: Rng) -> nn.Module:
+    return build("sklearn-tree", features=4, classes=2, seed=rng.seed)
+
+
 @pytest.mark.parametrize(
     ("loop", "change", "text"),
     [
         (Mix(), {"by": ("truth",)}, "needs by= with at least one attribute"),
         (Mix(fairness="dp", positive="maybe"), {}, "no class 'maybe'"),
         (Mix(method="pooled"), {}, "needs generated rows"),
+        (Mix(generator="vae"), {}, "generator=vae makes uint8 images, x is torch.float32"),
+        (Mix(lambda_min=0.7), {}, re.escape("lambda_min must be in [0, 1/2], got 0.7")),
+        (Mix(mu_init=2.0), {}, re.escape("mu_init must give shares in [0, 1]")),
+        (Mix(method="fixed", lambda_init=((1.0,),)), {}, "lambda_init must be shares of shape"),
+        (Mix(), {"net": headless}, "no linear layer produces the model's output"),
+        (Mix(method="pooled", generator="smoothed"), {"net": tree}, "this net fits itself"),
     ],
 )
 def test_worlds_that_do_not_fit_are_refused(loop, change, text):
@@ -274,3 +290,11 @@ def test_a_batch_smaller_than_the_number_of_cells_is_refused():
     small = replace(world, recipe=replace(world.recipe, batch=3))
     with pytest.raises(ValueError, match="smaller than the 4 cells"):
         Mix().init(small, None, Rng.of(0))
+
+
+def test_worlds_that_fit_are_taken():
+    world, _ = small_world(300)
+    for loop in (Mix(lambda_min=0.4, mu_init=0.9), Mix(generator="smoothed", method="topped_up")):
+        assert len(loop.init(world, None, Rng.of(0)).data) == len(world.data)
+    alone = replace(world, net=tree)
+    assert Mix(method="real").init(alone, None, Rng.of(0)).extra == {}

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from evenloop.counts import Counts
 from evenloop.data import GroupedData, Origin
 from evenloop.fit import Fit, predict
-from evenloop.groups import LABEL, TRUTH, GroupIndex
+from evenloop.groups import LABEL, GroupIndex
 from evenloop.loop import Notes, State, World
+from evenloop.loops._mix_checks import group_columns
 from evenloop.loops._mix_generated import generate
 from evenloop.objectives.group_dro import GroupDRO
 from evenloop.objectives.reweight import Reweight
@@ -36,24 +37,11 @@ from evenloop.seams import Objective, Sampler
 if TYPE_CHECKING:
     from evenloop.loops.mix import Mix
 
-__all__ = ["KEY", "Mixture", "check_world", "first_rows", "group_columns", "made_rows"]
+__all__ = ["KEY", "Mixture", "first_rows", "made_rows"]
 
 KEY = "mix"
 ON_REAL_ROWS = ("real", "balanced", "reweight", "fairbatch", "group_dro")
-NEEDS_GENERATED = ("generated", "pooled", "topped_up", "balanced_mixed")
 Arm = tuple[Sampler | None, Objective | None, tuple[str, ...], GroupedData]
-
-
-def group_columns(world: World) -> tuple[str, ...]:
-    """The attributes among the world's columns.
-
-    Raises:
-        ValueError: there is none.
-    """
-    columns = tuple(name for name in world.by if name not in (LABEL, TRUTH))
-    if not columns:
-        raise ValueError(f"mix needs by= with at least one attribute, got by={world.by}")
-    return columns
 
 
 def first_rows(data: GroupedData, rows: int) -> GroupedData:
@@ -68,30 +56,6 @@ def first_rows(data: GroupedData, rows: int) -> GroupedData:
     if rows > int((~made).sum()):
         raise ValueError(f"rows={rows}, but the train side has {int((~made).sum())} real rows")
     return data.take((made | ((~made).cumsum(0) <= rows)).nonzero().flatten())
-
-
-def check_world(loop: Mix, world: World, data: GroupedData) -> None:
-    """Everything that would stop the first round.
-
-    Raises:
-        ValueError: no attribute in `by`, an unknown positive class, a batch smaller than the number
-            of cells, or a method that needs generated rows where there are none.
-    """
-    cells = CellIndex.of(data, group_columns(world))
-    if loop.uses_positive:
-        data.schema.klass(loop.positive)
-    present = int(cells.present.sum())
-    if world.recipe.batch < present:
-        raise ValueError(
-            f"batch={world.recipe.batch} is smaller than the {present} cells of label and group; "
-            f"set batch to at least {present}"
-        )
-    made = bool(cells.counts[GENERATED].any()) or loop.generator != "none"
-    if loop.method in NEEDS_GENERATED and not made:
-        raise ValueError(
-            f"method={loop.method} needs generated rows: set generator=smoothed (tables) or "
-            "generated= files of the run"
-        )
 
 
 def made_rows(loop: Mix, world: World, rows: GroupedData, rng: Rng, born: int = 0) -> GroupedData:

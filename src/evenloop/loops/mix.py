@@ -21,7 +21,8 @@ import torch
 
 from evenloop.data import GroupedData, Origin
 from evenloop.loop import Loop, Notes, State, World
-from evenloop.loops._mix import Mixture, check_world, first_rows, made_rows
+from evenloop.loops._mix import Mixture, first_rows, made_rows
+from evenloop.loops._mix_checks import check_world
 from evenloop.rng import Rng
 from evenloop.samplers.control import RatioController
 from evenloop.samplers.outer import Aggregate, Fairness, RatioObjective
@@ -150,7 +151,7 @@ class Mix(Loop):
     def init(self, world: World, start: State | None, rng: Rng) -> State:
         """The world's rows, real and generated, or what an earlier loop of a chain has gathered."""
         state = start or State(first_rows(world.data, self.rows))
-        check_world(self, world, state.data)
+        check_world(self, world, state.data, rng)
         return state
 
     def step(self, world: World, state: State, round: int, rng: Rng) -> tuple[State, Notes]:

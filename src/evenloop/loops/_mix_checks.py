@@ -1,0 +1,119 @@
+"""Everything that would stop the first round of `mix`, found before any work is started.
+
+Private to `evenloop.loops.mix`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import torch
+
+from evenloop.data import GroupedData
+from evenloop.fit import TrainsItself
+from evenloop.groups import LABEL, TRUTH
+from evenloop.loop import World
+from evenloop.rng import Rng
+from evenloop.samplers.cells import GENERATED, REAL, CellIndex
+from evenloop.samplers.head import HeadTap
+from evenloop.samplers.shares import Ratios
+
+if TYPE_CHECKING:
+    from evenloop.loops.mix import Mix
+
+__all__ = ["check_world", "group_columns"]
+
+LEARNING = ("ratios", "real_ratios", "frozen")
+NEEDS_GENERATED = ("generated", "pooled", "topped_up", "balanced_mixed")
+
+
+def group_columns(world: World) -> tuple[str, ...]:
+    """The attributes among the world's columns.
+
+    Raises:
+        ValueError: there is none.
+    """
+    columns = tuple(name for name in world.by if name not in (LABEL, TRUTH))
+    if not columns:
+        raise ValueError(f"mix needs by= with at least one attribute, got by={world.by}")
+    return columns
+
+
+def check_world(loop: Mix, world: World, data: GroupedData, rng: Rng) -> None:
+    """Try what the first round would meet.
+
+    Raises:
+        ValueError: no attribute in `by`, an unknown positive class, a batch smaller than the number
+            of cells, a method that needs generated rows where there are none, a generator that
+            does not suit the rows, shares out of range, or a net that has no head to find.
+    """
+    cells = CellIndex.of(data, group_columns(world))
+    if loop.uses_positive:
+        data.schema.klass(loop.positive)
+    present = int(cells.present.sum())
+    if world.recipe.batch < present:
+        raise ValueError(
+            f"batch={world.recipe.batch} is smaller than the {present} cells of label and group; "
+            f"set batch to at least {present}"
+        )
+    made = bool(cells.counts[GENERATED].any()) or loop.generator != "none"
+    if loop.method in NEEDS_GENERATED and not made:
+        raise ValueError(
+            f"method={loop.method} needs generated rows: set generator=smoothed (tables) or "
+            "generated= files of the run"
+        )
+    _check_generator(loop, data)
+    if loop.method in (*LEARNING, "fixed"):
+        _check_shares(loop, cells)
+    _check_net(loop, world, data, rng)
+
+
+def _check_generator(loop: Mix, data: GroupedData) -> None:
+    shape, kind = tuple(data.x.shape[1:]), data.x.dtype
+    if loop.generator == "vae" and (len(shape) != 3 or kind is not torch.uint8):
+        raise ValueError(
+            f"generator=vae makes uint8 images, x is {kind} of shape {shape}; use "
+            "generator=smoothed for tables"
+        )
+    if loop.generator in ("smoothed", "blind") and (len(shape) != 1 or not kind.is_floating_point):
+        raise ValueError(
+            f"generator={loop.generator} resamples tables of floating-point numbers, x is {kind} "
+            f"of shape {shape}; use generator=vae for images"
+        )
+
+
+def _check_shares(loop: Mix, cells: CellIndex) -> None:
+    """Starts and floors, tried as if every cell with real rows had generated ones, too."""
+    real = (cells.source == REAL).nonzero().flatten()
+    twice = torch.cat([real, real])
+    source = torch.arange(2).repeat_interleave(len(real))
+    names = {"classes": cells.classes, "groups": cells.groups}
+    both = CellIndex(cells.label[twice], cells.group[twice], source, **names)  # type: ignore[arg-type]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # what cells lack is said in the round's notes
+        Ratios(
+            both,
+            mu_init=loop.mu_init,
+            lambda_init=loop.lambda_init,
+            lambda_min=loop.lambda_min,
+            mu_min=loop.mu_min,
+        )
+
+
+def _check_net(loop: Mix, world: World, data: GroupedData, rng: Rng) -> None:
+    net = world.net(rng.at("check"))
+    if isinstance(net, TrainsItself):
+        if loop.method != "real":
+            raise ValueError(
+                f"method={loop.method} decides what is in a batch, but this net fits itself on all "
+                "rows at once; choose net=logistic or another that is trained by batches, or "
+                "method=real"
+            )
+        return
+    if loop.method in LEARNING:
+        like = next(net.parameters())
+        x = data.x[:2].to(like.device)
+        tap = HeadTap(net)
+        tap.look(x.to(like.dtype) if x.is_floating_point() else x)
+        tap.close()
