@@ -66,6 +66,22 @@ def test_any_other_operation_is_that_of_the_pictures(both, operation):
     assert made.equal(operation(whole))
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_views_in_every_mode(both, mode):
+    lazy, whole = both
+    with mode():
+        for made, want in (
+            (torch.split(lazy, 20), torch.split(whole, 20)),
+            (lazy.chunk(3), whole.chunk(3)),
+            ([*lazy], [*whole]),
+            ([lazy[:, 1], lazy[0]], [whole[:, 1], whole[0]]),
+            ([lazy[4:9].float(), lazy.flatten(1)], [whole[4:9].float(), whole.flatten(1)]),
+            ([lazy[INDEX], lazy.permute(1, 0, 2, 3)], [whole[INDEX], whole.permute(1, 0, 2, 3)]),
+        ):
+            assert len(made) == len(want)
+            assert all(a.equal(b) for a, b in zip(made, want, strict=True))
+
+
 def test_arrays_lists_and_an_empty_selection(both):
     lazy, whole = both
     assert (lazy.numpy() == whole.numpy()).all()

@@ -117,7 +117,21 @@ class Painted(Tensor):
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"Painted({tuple(self.shape)}, {self.dtype}, {self.device})"
 
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+    @classmethod
+    def __torch_function__(
+        cls,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Views are taken apart here: inference mode cannot make them of what is no storage."""
+        if func is Tensor.__getitem__:
+            return _item(*args)
+        if func in _VIEWS:
+            args = _real(args)
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **(kwargs or {}))
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
@@ -152,25 +166,21 @@ def _same(x: Painted, *args: Any, **kwargs: Any) -> Painted:
     return x.at(slice(None))
 
 
-def _slice(
-    x: Painted, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
-) -> Painted | None:
-    return x.at(slice(start, end, step)) if dim == 0 else None
+def _item(x: Any, index: Any) -> Any:
+    """`x[index]`: a slice of rows stays unpainted, a batch of rows is painted, and only they."""
+    if not isinstance(x, Painted):
+        return x[_real(index)]
+    if isinstance(index, slice):
+        return x.at(index)
+    if isinstance(index, Tensor) and index.ndim == 1:
+        return x.at(index).painted()
+    if isinstance(index, int):
+        return x.at(torch.tensor([index], device=x.device)).painted()[0]
+    return x.painted()[index]
 
 
 def _index_select(x: Painted, dim: int, index: Tensor) -> Painted | None:
     return x.at(index) if dim in (0, -4) else None
-
-
-def _index(x: Any, indices: Sequence[Tensor | None]) -> Tensor | None:
-    """`x[index]`: a batch. Only its rows are painted."""
-    if not isinstance(x, Painted) or len(indices) != 1 or indices[0] is None:
-        return None
-    return x.at(indices[0]).painted() if indices[0].ndim == 1 else None
-
-
-def _select(x: Painted, dim: int, index: int) -> Tensor | None:
-    return x.at(torch.tensor([index], device=x.device)).painted()[0] if dim == 0 else None
 
 
 def _to(x: Painted, *, dtype: Any = None, device: Any = None, **kwargs: Any) -> Tensor:
@@ -185,14 +195,22 @@ def _new_empty(x: Painted, size: Sequence[int], **kwargs: Any) -> Tensor:
     return x.plane.new_empty(size, **kwargs)
 
 
+_VIEWS = {
+    getattr(where, name)
+    for name in (
+        "__iter__", "chunk", "detach", "diagonal", "expand", "expand_as", "flatten", "movedim",
+        "narrow", "permute", "ravel", "reshape", "select", "split", "squeeze", "swapaxes",
+        "swapdims", "tensor_split", "transpose", "unbind", "unflatten", "unfold", "unsqueeze",
+        "view", "view_as",
+    )
+    for where in (torch, Tensor)
+    if hasattr(where, name)
+}  # fmt: skip
 _LAZY: Mapping[Any, Callable[..., Tensor | None]] = {
     aten.detach.default: _same,
     aten.alias.default: _same,
     aten.clone.default: _same,
-    aten.slice.Tensor: _slice,
     aten.index_select.default: _index_select,
-    aten.index.Tensor: _index,
-    aten.select.int: _select,
     aten._to_copy.default: _to,
     aten.new_empty.default: _new_empty,
 }
