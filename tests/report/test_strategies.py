@@ -77,11 +77,11 @@ def test_every_figure_is_there(studies: dict[str, Study]) -> None:
     bought, over, adversary = strategy_sections(studies)
     assert titles(bought) == ["Labels by cell", "Enrichment at the last round"]
     assert titles(over) == [
-        "accuracy",
-        "accuracy difference",
-        "predictive parity difference",
-        "equalized odds difference",
-        "log loss",
+        "Accuracy over labels",
+        "Accuracy difference over labels",
+        "Predictive parity difference over labels",
+        "Equalized odds difference over labels",
+        "Log loss over labels",
     ]
     assert titles(adversary) == ["Weight of the adversary"]
     for figure in (*bought.figures, *over.figures):

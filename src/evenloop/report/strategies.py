@@ -140,7 +140,7 @@ def _over_labels(studies: Studies) -> Section | None:
     mark = float(first.first.sizes["train"])
     figures = [
         curves_figure(
-            metric,
+            f"{metric} over labels".capitalize(),
             [measure(s, arm, metric) for arm, s in studies.items()],
             ylabel=ylabel,
             mark=mark,
@@ -149,7 +149,7 @@ def _over_labels(studies: Studies) -> Section | None:
         if all(s.has(metric) for s in studies.values())
     ]
     curves = [over_labels(s, arm, loss) for arm, s in studies.items()]
-    figures.append(curves_figure("log loss", curves, ylabel="nats", mark=mark))
+    figures.append(curves_figure("Log loss over labels", curves, ylabel="nats", mark=mark))
     return Section(
         "What each strategy's labels were good for",
         text=[
