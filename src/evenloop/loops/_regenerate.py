@@ -27,7 +27,7 @@ from evenloop.models.vae import Vae, conditioned
 from evenloop.objectives.vae import PRESETS
 from evenloop.recipe import Recipe
 from evenloop.rng import Rng
-from evenloop.samplers.fresh import Fresh, Mixed
+from evenloop.samplers.fresh import Draw, Fresh, Mixed
 from evenloop.samplers.quota import Quota, Tally
 from evenloop.samplers.quota_plan import plan_reparation
 from evenloop.samplers.uniform import Uniform
@@ -126,6 +126,9 @@ class Generation:
     ) -> nn.Module:
         """A new generator: on natural rows first, then on its parent's, mixed or curated."""
         model, loop = self._new_generator(), self.loop
+        draw = self._draw(parent)
+        if parent is not None and loop.generator_draws == "pool":
+            draw = _from(self._sample(parent, len(self.data), self.rng.at("generator", "pool")))
         conditional = isinstance(model, Vae) and model.cells > 0
         stratum = self._stratum(teacher, group_annotator)
         finish = conditioned if conditional else None
@@ -133,13 +136,11 @@ class Generation:
         sampler: Fresh | Mixed
         if parent is not None and loop.reparation in ("generator", "both"):
             tally = Tally(self.strata.size)
-            sampler = self._fresh(parent, stratum, self._quota(tally), finish=finish)
+            sampler = self._fresh(draw, stratum, self._quota(tally), finish=finish)
         else:
             share = 0.0 if parent is None else loop.synthetic
             known = stratum if conditional else None
-            sampler = Mixed(
-                self._draw(parent), share, known, self.world.recipe.device, finish, loop.blocks
-            )
+            sampler = Mixed(draw, share, known, self.world.recipe.device, finish, loop.blocks)
         if conditional:
             assert isinstance(model, Vae)
             model.share.copy_(self._shares(parent, stratum))
@@ -234,7 +235,7 @@ class Generation:
         stratum = self._stratum(teacher, group_annotator if curated else None)
         data, groups = self.data, self.strata
         sampler: Sampler = self._fresh(
-            generator, stratum, quota, groups=None if curated else 1, fixed_steps=steps
+            self._draw(generator), stratum, quota, groups=None if curated else 1, fixed_steps=steps
         )
         if loop.draws == "pool" or isinstance(model, TrainsItself):
             data, groups = self._pool(generator, self._stratum(teacher, group_annotator))
@@ -272,7 +273,7 @@ class Generation:
 
     def _fresh(
         self,
-        generator: nn.Module,
+        draw: Draw,
         stratum: Callable[[Tensor], Tensor],
         quota: Quota | None,
         *,
@@ -281,7 +282,7 @@ class Generation:
         fixed_steps: int | None = None,
     ) -> Fresh:
         return Fresh(
-            self._draw(generator),
+            draw,
             stratum,
             len(self.classes),
             groups or self.groups.size,
@@ -295,7 +296,7 @@ class Generation:
     def _sample(self, generator: nn.Module, n: int, rng: Rng) -> Tensor:
         return self._draw(generator)(n, rng.gen(self.world.recipe.device))
 
-    def _draw(self, generator: nn.Module | None) -> Callable[[int, torch.Generator], Tensor]:
+    def _draw(self, generator: nn.Module | None) -> Draw:
         """Samples of a frozen generator, in the recipe's precision."""
 
         def rows(n: int, source: torch.Generator) -> Tensor:
@@ -392,3 +393,13 @@ def group_columns(world: World, data: GroupedData) -> list[str]:
             f"; got by={list(world.by)}"
         )
     return columns
+
+
+def _from(pool: Tensor) -> Draw:
+    """Rows of a finite pool, with replacement."""
+
+    def rows(n: int, source: torch.Generator) -> Tensor:
+        luck = torch.randint(len(pool), (n,), generator=source, device=source.device)
+        return pool[luck.to(pool.device)]
+
+    return rows

@@ -61,6 +61,8 @@ class Regenerate(Loop):
         fill: how a curated batch's missing rows are supplied.
         draws: "fresh" rows for every batch of a classifier, or one finite "pool" of as many rows
             as there are natural ones.
+        generator_draws: the same for a generator's training; a finite pool, drawn with
+            replacement, adds the drift of a finite sample in every generation.
         population: rows drawn to describe a generation.
         quality: natural and generated rows whose features are compared by group; 0 for none.
         validation: last rows of the natural data that only judge annotators and classifiers.
@@ -85,6 +87,7 @@ class Regenerate(Loop):
     ideal: tuple[float, ...] | None = None
     fill: Fill = "unfiltered"
     draws: Literal["fresh", "pool"] = "fresh"
+    generator_draws: Literal["fresh", "pool"] = "fresh"
     population: int = 10_000
     quality: int = 0
     validation: int = 0

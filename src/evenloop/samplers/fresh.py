@@ -20,7 +20,7 @@ from evenloop.rng import Rng
 from evenloop.samplers.quota import Quota
 from evenloop.seams import Batch, Sampler
 
-__all__ = ["Fresh", "Mixed", "mixed_sizes"]
+__all__ = ["Draw", "Fresh", "Mixed", "mixed_sizes"]
 
 Draw = Callable[[int, torch.Generator], Tensor]
 
