@@ -65,7 +65,7 @@ def assemble(config: RunConfig, seed: int) -> Job:
         if name not in ("truth", "label"):
             _known(name, [a.name for a in data.schema.attributes] + ["truth"], "by")
     if config.generated is not None:
-        train = train.append(_generated(config.generated, train, seed))
+        train = train.append(_generated(config.generated, data, seed))
     claims = _claims(config, data)
     world = _world(config, train, recipe, normalisation, structured)
     reading = None if structured is None else structured.reading
@@ -148,12 +148,12 @@ def _held_out(data: GroupedData, config: RunConfig, rng: Rng) -> tuple[GroupedDa
     return data.take(order[~test]), data.take(order[test][: config.test_size])
 
 
-def _generated(source: Mapping[str, Any], train: GroupedData, seed: int) -> GroupedData:
-    """Generated rows for the train side; "{seed}" in a path is the run's seed."""
+def _generated(source: Mapping[str, Any], real: GroupedData, seed: int) -> GroupedData:
+    """Generated rows, none a copy of a real one, audited or not; "{seed}" in a path is the seed."""
     values = {k: v.format(seed=seed) if isinstance(v, str) else v for k, v in source.items()}
     made, _, _ = _source(_world_key(values, seed))
     try:
-        return as_generated(made, train)
+        return as_generated(made, real)
     except ValueError as error:
         raise ConfigError(f"generated: {error}") from None
 

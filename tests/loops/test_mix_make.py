@@ -13,6 +13,8 @@ from evenloop.build import assemble
 from evenloop.cli import app
 from evenloop.config import ConfigError, load
 from evenloop.data import Attribute, GroupedData, Origin, Schema
+from evenloop.models import Pixels
+from evenloop.rng import Rng
 from evenloop.worlds.generated import write_generated
 
 SCHEMA = Schema(("no", "yes"), (Attribute("sex", ("f", "m")),))
@@ -58,6 +60,29 @@ def test_each_seed_gets_its_own_folder_and_a_run_takes_it(config: Path, tmp_path
     assert (int(made.sum()), int((~made).sum())) == (12, 60)
     assert len(job.audit.data) == 20
     assert not (job.audit.data.origin == int(Origin.GENERATED)).any()
+
+
+def test_pictures_without_stated_moments_train_a_linear_net(config: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(
+        app, ["run", str(config), "seeds=1", "against=real", "--out", str(tmp_path / "runs")]
+    )
+    assert done.exit_code == 0, done.output
+    job = assemble(load(str(config)), 0)
+    shown = job.world.net(Rng.of(0))
+    assert isinstance(shown, Pixels)
+    train = job.world.data.x.double() / 255
+    torch.testing.assert_close(
+        1 / shown.scale.flatten().double(), train.std((0, 2, 3)), rtol=1e-3, atol=0
+    )
+
+
+def test_a_generated_copy_of_an_audited_picture_is_refused(config: Path, tmp_path: Path) -> None:
+    audited = assemble(load(str(config), ["generator=none"]), 0).audit.data
+    manifest = write_generated(tmp_path / "copies", audited.take([3]))
+    generated = {"name": "manifest", "path": str(manifest), "groups": ["sex"]}
+    base = load(str(config), ["generator=none"]).model_copy(update={"generated": generated})
+    with pytest.raises(ConfigError, match="1 generated rows are copies of real rows"):
+        assemble(base, 0)
 
 
 def test_only_a_mix_with_a_generator_of_images_makes_any(config: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,27 @@ def test_directory_levels_become_attributes(tmp_path: Path) -> None:
     assert data.schema.attributes[0].values == ("test", "train")
     assert data.attribute("sex").tolist() == [0, 1, 0]
     assert data.attribute("age").tolist() == [1, 1, 0]
+
+
+def test_a_picture_in_two_splits_is_named_with_both_files(tmp_path: Path) -> None:
+    tree(tmp_path, "train/dog/a.png", "train/dog/b.png", "test/dog/c.png", "test/cat/d.png")
+    layout = "{split}/{label}"
+    shutil.copy(tmp_path / "train/dog/a.png", tmp_path / "train/dog/again.png")
+    assert len(ImageFolder(tmp_path, layout=layout).load()) == 5  # twice in one split: allowed
+    shutil.copy(tmp_path / "train/dog/b.png", tmp_path / "test/cat/b.png")
+    named = r"test/cat/b\.png in split 'test' and .*train/dog/b\.png in split 'train' are the same"
+    with pytest.raises(ValueError, match=named):
+        ImageFolder(tmp_path, layout=layout).load()
+    assert len(ImageFolder(tmp_path, layout="{part}/{label}").load()) == 6  # no splits
+
+
+def test_a_picture_in_two_splits_of_a_manifest_is_named(tmp_path: Path) -> None:
+    images = [encoded(i) for i in pixels(2, 4, 4, 3)]
+    path = tmp_path / "t.parquet"
+    rows = {"image": [*images, images[0]], "label": [1, 0, 1], "split": ["train", "train", "test"]}
+    pd.DataFrame(rows).to_parquet(path)
+    with pytest.raises(ValueError, match="row 0 in split 'train' and row 2 in split 'test'"):
+        Manifest(path, groups=("split",)).load()
 
 
 def test_classes_may_be_named_in_another_order(tmp_path: Path) -> None:

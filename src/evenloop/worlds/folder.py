@@ -14,6 +14,7 @@ from evenloop.data import GroupedData
 from evenloop.worlds.base import Card, Normalisation, cached, check_size, find_root
 from evenloop.worlds.columns import need_columns, read_table
 from evenloop.worlds.frames import images_from_frame, picture
+from evenloop.worlds.generated import pixel_digest
 from evenloop.worlds.images import SUFFIXES
 
 if TYPE_CHECKING:
@@ -66,7 +67,11 @@ class ImageFolder:
         return None
 
     def load(self) -> GroupedData:
-        """Rows sorted by path. Raises what `scan` and `frames.images_from_frame` raise."""
+        """Rows sorted by path. Raises what `scan` and `frames.images_from_frame` raise.
+
+        Raises:
+            ValueError: with a level {split}, a picture lies in two splits.
+        """
         root = find_root(self, self.root, "a folder of pictures")
         frame = scan(root, self.layout)
         groups = [c for c in frame.columns if c not in ("path", "label")]
@@ -83,7 +88,7 @@ class ImageFolder:
                 where=str(root),
             )
 
-        return cached(self, self.cache, map(Path, frame["path"]), make)
+        return _apart(cached(self, self.cache, map(Path, frame["path"]), make), frame["path"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +136,11 @@ class Manifest:
         return None
 
     def load(self) -> GroupedData:
-        """Rows in the table's order. Raises what `frames.images_from_frame` raises."""
+        """Rows in the table's order. Raises what `frames.images_from_frame` raises.
+
+        Raises:
+            ValueError: with a group column "split", a picture lies in two splits.
+        """
         path = Path(self.path).expanduser()
         frame = read_table(path)
         base = path.parent if self.root is None else Path(self.root).expanduser()
@@ -150,7 +159,33 @@ class Manifest:
                 where=str(path),
             )
 
-        return cached(self, self.cache, (path, *_files(frame[self.image], base)), make)
+        made = cached(self, self.cache, (path, *_files(frame[self.image], base)), make)
+        return _apart(made, frame[self.image])
+
+
+def _apart(data: GroupedData, cells: pd.Series) -> GroupedData:
+    """The rows, if no picture of one split is, to the last bit, also in another."""
+    if "split" not in (a.name for a in data.schema.attributes):
+        return data
+    splits, kept = data.attribute("split").tolist(), data.schema.column("split")
+    values = data.schema.attributes[kept].values
+    seen: dict[bytes, int] = {}
+    for i, row in enumerate(data.x):
+        first = seen.setdefault(pixel_digest(row.numpy()), i)
+        if splits[first] != splits[i]:
+            there, here = (
+                f"{_named(cells.iloc[place], place)} in split {values[splits[place]]!r}"
+                for place in (first, i)
+            )
+            raise ValueError(
+                f"{there} and {here} are the same picture; remove one, or what is audited was "
+                "trained on"
+            )
+    return data
+
+
+def _named(cell: object, place: int) -> str:
+    return cell if isinstance(cell, str) else f"row {place}"
 
 
 def _files(cells: pd.Series, base: Path) -> Iterator[Path]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from evenloop.data import GroupedData, Origin
 from evenloop.words import nearest
 
-__all__ = ["as_generated", "write_generated"]
+__all__ = ["as_generated", "pixel_digest", "write_generated"]
 
 
 def as_generated(made: GroupedData, like: GroupedData) -> GroupedData:
@@ -66,8 +66,8 @@ def _codes(what: str, names: tuple[str, ...], known: tuple[str, ...]) -> Tensor:
 
 def _no_repeats(made: Tensor, real: Tensor) -> None:
     """Refuse a generated row that is, to the last bit, a real one."""
-    seen = {_digest(row) for row in real.cpu().numpy()}
-    copies = [i for i, row in enumerate(made.cpu().numpy()) if _digest(row) in seen]
+    seen = {pixel_digest(row) for row in real.cpu().numpy()}
+    copies = [i for i, row in enumerate(made.cpu().numpy()) if pixel_digest(row) in seen]
     if copies:
         raise ValueError(
             f"{len(copies)} generated rows are copies of real rows, first row {copies[0]}; a real "
@@ -75,7 +75,8 @@ def _no_repeats(made: Tensor, real: Tensor) -> None:
         )
 
 
-def _digest(row: np.ndarray) -> bytes:
+def pixel_digest(row: np.ndarray) -> bytes:
+    """Sixteen bytes that are the same for rows that are, to the last bit, the same."""
     return hashlib.blake2b(np.ascontiguousarray(row).tobytes(), digest_size=16).digest()
 
 
