@@ -85,7 +85,8 @@ class Shelf:
 
     def taken(self, rows: Tensor) -> Tensor:
         """Positions of the rows with these identities, each once, ascending; -1 is left out."""
-        return self.place[rows[rows >= 0].cpu()].unique()
+        places: Tensor = torch.unique(self.place[rows[rows >= 0].cpu()])
+        return places
 
     def free(self, taken: Tensor) -> Tensor:
         """(M - L,) open positions but `taken` (L,), in order: a pass over the world, for scores."""
