@@ -185,6 +185,34 @@ def test_fresh_draws_and_pools(draws: Any, reparation: Any) -> None:
     assert record.rows[1].counts["audit"].total == 60
 
 
+class Told(nn.Module):
+    """A generator that remembers what it was trained on and draws new numbers all the time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(192, 2, 8, 8))
+
+    def fit(self, x: Tensor, *, generator: torch.Generator) -> None:
+        self.seen[: len(x)] = x
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        return torch.rand(n, 2, 8, 8, generator=generator)
+
+
+@pytest.mark.parametrize(("draws", "distinct"), [("fresh", 180), ("pool", 180 * (1 - np.exp(-1)))])
+def test_a_generators_pool_is_finite_and_drawn_with_replacement(
+    draws: Any, distinct: float
+) -> None:
+    fields = {
+        "generator": lambda **shape: Told(),
+        "generator_options": {},
+        "generator_draws": draws,
+    }
+    last = generations(Regenerate(**(SMALL | fields)), rounds=2)[1]
+    seen = last.extra[KEY]["generator"]["seen"][:180]
+    assert len(seen.unique(dim=0)) == pytest.approx(distinct, abs=12)
+
+
 def test_a_conditional_generator_follows_the_strata() -> None:
     options = {"generator_options": {"widths": (4, 8), "latent": 3, "cells": 4}}
     for reparation in ("none", "generator"):

@@ -27,7 +27,7 @@ from evenloop.models.vae import Vae, conditioned
 from evenloop.objectives.vae import PRESETS
 from evenloop.recipe import Recipe
 from evenloop.rng import Rng
-from evenloop.samplers.fresh import Draw, Fresh, Mixed
+from evenloop.samplers.fresh import Draw, Fresh, Mixed, from_pool
 from evenloop.samplers.quota import Quota, Tally
 from evenloop.samplers.quota_plan import plan_reparation
 from evenloop.samplers.uniform import Uniform
@@ -128,7 +128,7 @@ class Generation:
         model, loop = self._new_generator(), self.loop
         draw = self._draw(parent)
         if parent is not None and loop.generator_draws == "pool":
-            draw = _from(self._sample(parent, len(self.data), self.rng.at("generator", "pool")))
+            draw = from_pool(self._sample(parent, len(self.data), self.rng.at("generator", "pool")))
         conditional = isinstance(model, Vae) and model.cells > 0
         stratum = self._stratum(teacher, group_annotator)
         finish = conditioned if conditional else None
@@ -393,13 +393,3 @@ def group_columns(world: World, data: GroupedData) -> list[str]:
             f"; got by={list(world.by)}"
         )
     return columns
-
-
-def _from(pool: Tensor) -> Draw:
-    """Rows of a finite pool, with replacement."""
-
-    def rows(n: int, source: torch.Generator) -> Tensor:
-        luck = torch.randint(len(pool), (n,), generator=source, device=source.device)
-        return pool[luck.to(pool.device)]
-
-    return rows

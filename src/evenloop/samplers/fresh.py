@@ -20,7 +20,7 @@ from evenloop.rng import Rng
 from evenloop.samplers.quota import Quota
 from evenloop.seams import Batch, Sampler
 
-__all__ = ["Draw", "Fresh", "Mixed", "mixed_sizes"]
+__all__ = ["Draw", "Fresh", "Mixed", "from_pool", "mixed_sizes"]
 
 Draw = Callable[[int, torch.Generator], Tensor]
 
@@ -195,6 +195,21 @@ class Mixed(Sampler):
                 new = self.draw(made * min(self.blocks, steps - start), generator)
                 code = self.stratum(new) if self.stratum else new.new_zeros(len(new))
             yield from zip(torch.split(new, made), torch.split(code, made), strict=True)
+
+
+def from_pool(pool: Tensor) -> Draw:
+    """Draws rows of a finite pool (N, ...), with replacement.
+
+    >>> made = from_pool(torch.tensor([5.0, 7.0]))(100, torch.Generator().manual_seed(0))
+    >>> made.shape, made.unique().tolist()
+    (torch.Size([100]), [5.0, 7.0])
+    """
+
+    def rows(n: int, source: torch.Generator) -> Tensor:
+        luck = torch.randint(len(pool), (n,), generator=source, device=source.device)
+        return pool[luck.to(pool.device)]
+
+    return rows
 
 
 def as_floating(x: Tensor) -> Tensor:
