@@ -15,8 +15,9 @@ from evenloop.loop import World, run
 from evenloop.loops.relabel import Relabel
 from evenloop.models import build
 from evenloop.recipe import Recipe
-from evenloop.record import Record
+from evenloop.record import Record, Row
 from evenloop.rng import Rng
+from evenloop.worlds.painted import Painted
 
 MANIFEST = {"config": {"a": 1}, "seed": 0}
 ROUNDS = 3
@@ -171,3 +172,14 @@ def test_a_full_disk_at_any_moment_costs_at_most_the_round(
         assert (folder / "rows.jsonl").read_bytes() == whole
     assert set(finished) == {0, 1, 2}
     assert codes == {errno.ENOSPC}
+
+
+def test_rows_to_show_are_ordinary_tensors_also_of_pictures_painted_later(tmp_path: Path) -> None:
+    painted = Painted(torch.tensor([[[7]], [[9]]], dtype=torch.uint8), torch.tensor([1, 0]), 2)
+    schema = Schema(("no", "yes"))
+    data = GroupedData.of(painted, [0, 1], {}, schema)
+    record = Record.open(tmp_path, {"config": {}, "seed": 0})
+    record.append(Row(0, {"train": 2}, {}), data, {}, {}, {"x": data.x, "shown": ["a", "b"]})
+    kept = torch.load(tmp_path / "samples" / "00000.pt", weights_only=True)
+    assert kept["x"].tolist() == [[[[7]], [[0]]], [[[0]], [[9]]]]
+    assert kept["shown"] == ["a", "b"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,6 +67,32 @@ class Counts:
         if (self.groups, self.classes) != (other.groups, other.classes):
             raise ValueError("counts of other groups or classes cannot be added")
         return Counts(self.table + other.table, self.groups, self.classes)
+
+    def plain(self) -> dict[str, Any]:
+        """As lists, for JSON; only the entries above zero where they are few.
+
+        >>> seen = Counts(np.array([[[0, 9], [0, 0]]]), ("all",), ("no", "yes"))
+        >>> seen.plain()["at"], Counts.from_plain(seen.plain()).table.tolist()
+        ([1], [[[0, 9], [0, 0]]])
+        """
+        flat = self.table.reshape(-1)
+        out: dict[str, Any] = {"groups": self.groups, "classes": self.classes}
+        at = flat.nonzero()[0]
+        if 2 * len(at) >= len(flat):
+            return out | {"table": flat.tolist()}
+        return out | {"at": at.tolist(), "n": flat[at].tolist()}
+
+    @staticmethod
+    def from_plain(raw: Mapping[str, Any]) -> Counts:
+        """The counts that `plain` was made from."""
+        groups, classes = tuple(raw["groups"]), tuple(raw["classes"])
+        shape = (len(groups), len(classes), len(classes))
+        if "table" in raw:
+            flat = np.asarray(raw["table"], np.int64)
+        else:
+            flat = np.zeros(math.prod(shape), np.int64)
+            flat[raw["at"]] = raw["n"]
+        return Counts(flat.reshape(shape), groups, classes)
 
     @property
     def total(self) -> int:

@@ -11,7 +11,6 @@ import copy
 import hashlib
 import io
 import json
-import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -53,7 +52,7 @@ class Row:
             {
                 "round": self.round,
                 "sizes": dict(self.sizes),
-                "counts": {name: _counts_out(c) for name, c in self.counts.items()},
+                "counts": {name: c.plain() for name, c in self.counts.items()},
                 "moments": {
                     name: {"groups": m.groups, "table": m.table.tolist()}
                     for name, m in self.moments.items()
@@ -72,7 +71,7 @@ class Row:
         return Row(
             raw["round"],
             raw["sizes"],
-            {name: _counts_in(c) for name, c in raw["counts"].items()},
+            {name: Counts.from_plain(c) for name, c in raw["counts"].items()},
             {
                 name: Moments(np.asarray(m["table"], np.float64).reshape(-1, 3), tuple(m["groups"]))
                 for name, m in raw["moments"].items()
@@ -203,7 +202,8 @@ class Record:
         _save(state / models_file, {"models": weights, "extra": dict(extra)})
         if samples:
             (self.folder / "samples").mkdir(exist_ok=True)
-            _save(self.folder / "samples" / f"{row.round:05d}.pt", dict(samples))
+            plain = {name: _taken(value) for name, value in samples.items()}
+            _save(self.folder / "samples" / f"{row.round:05d}.pt", plain)
         with (self.folder / "rows.jsonl").open("ab") as file:
             file.write(row.to_json().encode() + b"\n")
             file.flush()
@@ -376,25 +376,10 @@ def _save(path: Path, value: dict[str, Any]) -> None:
     write_atomically(path, content.getbuffer())
 
 
+def _taken(value: Any) -> Any:
+    """All rows of a tensor, an ordinary one: some columns are made only when rows are taken."""
+    return value[torch.arange(len(value))] if isinstance(value, Tensor) else value
+
+
 def _load(path: Path) -> dict[str, Any]:
     return dict(torch.load(path, map_location="cpu", weights_only=True))
-
-
-def _counts_out(counts: Counts) -> dict[str, Any]:
-    flat = counts.table.reshape(-1)
-    out: dict[str, Any] = {"groups": counts.groups, "classes": counts.classes}
-    at = flat.nonzero()[0]
-    if 2 * len(at) >= len(flat):
-        return out | {"table": flat.tolist()}
-    return out | {"at": at.tolist(), "n": flat[at].tolist()}
-
-
-def _counts_in(raw: Mapping[str, Any]) -> Counts:
-    groups, classes = tuple(raw["groups"]), tuple(raw["classes"])
-    shape = (len(groups), len(classes), len(classes))
-    if "table" in raw:
-        flat = np.asarray(raw["table"], np.int64)
-    else:
-        flat = np.zeros(math.prod(shape), np.int64)
-        flat[raw["at"]] = raw["n"]
-    return Counts(flat.reshape(shape), groups, classes)

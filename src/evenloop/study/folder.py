@@ -16,6 +16,7 @@ from evenloop import __version__
 from evenloop.config import ConfigError, RunConfig
 from evenloop.digest import source_digest
 from evenloop.record import Record, write_atomically
+from evenloop.study.links import unlinked
 
 __all__ = [
     "NotStarted",
@@ -94,6 +95,8 @@ def read_config(folder: Path) -> RunConfig:
 def read_study(folder: Path) -> tuple[RunConfig, dict[int, Record]]:
     """The configuration of a study folder and the records of its seeds that have a round.
 
+    The rows of a chain are read as its loops wrote them, see `unlinked`.
+
     Raises:
         ConfigError: it is not a study folder.
         ValueError: a record was changed from outside.
@@ -104,6 +107,8 @@ def read_study(folder: Path) -> tuple[RunConfig, dict[int, Record]]:
         for seed in config.seeds
         if (folder / f"seed-{seed}" / "rows.jsonl").exists()
     }
+    for record in records.values():
+        record.rows = unlinked(record.rows)
     return config, {seed: record for seed, record in records.items() if record.rows}
 
 
