@@ -79,6 +79,10 @@ def test_arms_of_a_curve_are_joined_and_marked_by_what_differs() -> None:
     plane = next(s for s in sections_of(found) if s.title == "What a smaller gap costs")
     texts = re.findall(r"<text[^>]*>([^<]*)</text>", plane.figures[0])
     assert {"shifted", "worse", "real", "by rows"} <= set(texts)
+    assert len(plane.figures) == 1
+    more = arms("real", "better f", "shifted", "worse", curves=found.curves)
+    plane = next(s for s in sections_of(more) if s.title == "What a smaller gap costs")
+    assert ["better f" in figure for figure in plane.figures] == [True, False]
 
 
 def test_generated_rows_are_shown_where_arms_say_so() -> None:

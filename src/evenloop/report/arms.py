@@ -189,17 +189,19 @@ def _tradeoff(arms: Arms) -> Section | None:
     if not gaps or not any(arms.values(arm, "accuracy") for arm in arms.studies):
         return None
     gap, on_curve = gaps[0], {a for members in arms.curves.values() for a in members}
-    points = []
-    for curve, members in arms.curves.items():
-        points += [
-            Point(mark, arms.mean(arm, gap), arms.mean(arm, "accuracy"), curve)
-            for arm, mark in zip(members, _marks(members), strict=True)
-        ]
-    points += [
-        Point(arm, arms.mean(arm, gap), arms.mean(arm, "accuracy"))
-        for arm in arms.studies
-        if arm not in on_curve
+
+    def point(arm: str, mark: str, curve: str = "") -> Point:
+        return Point(mark, arms.mean(arm, gap), arms.mean(arm, "accuracy"), curve)
+
+    joined = [
+        point(arm, mark, curve)
+        for curve, members in arms.curves.items()
+        for arm, mark in zip(members, _marks(members), strict=True)
     ]
+    alone = [point(arm, arm) for arm in arms.studies if arm not in on_curve]
+    shown = {f"Accuracy against {gap}": [*joined, *alone]}
+    if joined and len(alone) > 1:  # the curves by themselves, on their own scale
+        shown["The same, curves and first arm"] = [*joined, *alone[: arms.first not in on_curve]]
     return Section(
         "What a smaller gap costs",
         text=[
@@ -207,7 +209,8 @@ def _tradeoff(arms: Arms) -> Section | None:
             "everyone is worse off: see who was helped below."
         ],
         figures=[
-            points_figure(f"Accuracy against {gap}", points, xlabel=gap, ylabel="accuracy"),
+            points_figure(title, points, xlabel=gap, ylabel="accuracy")
+            for title, points in shown.items()
         ],
         note=_note(arms),
     )

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import AutoLocator
+from matplotlib.ticker import MaxNLocator
 
 from evenloop.report.figures import (
     FAINT,
@@ -29,6 +29,7 @@ __all__ = ["Interval", "Point", "forest_figure", "points_figure"]
 
 MARKERS = "osD^vPX*"
 ROW_INCHES, HEAD_INCHES = 0.21, 0.95
+TICKS = 5  # at most, between the ends of an axis: more run into each other
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def forest_figure(title: str, rows: Sequence[Interval], *, xlabel: str, zero: bo
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         frame(axes, title, xlabel, "")
-        axes.xaxis.set_major_locator(AutoLocator())
+        axes.xaxis.set_major_locator(MaxNLocator(TICKS))
         if zero:
             axes.axvline(0, color=FAINT, linewidth=0.9)
         for place, row in enumerate(rows):
@@ -97,8 +98,8 @@ def points_figure(title: str, points: Sequence[Point], *, xlabel: str, ylabel: s
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         frame(axes, title, xlabel, ylabel)
-        axes.xaxis.set_major_locator(AutoLocator())
-        axes.yaxis.set_major_locator(AutoLocator())
+        axes.xaxis.set_major_locator(MaxNLocator(TICKS))
+        axes.yaxis.set_major_locator(MaxNLocator(TICKS))
         drawn = []
         for place, curve in enumerate(curves):
             part = [point for point in points if point.curve == curve]
