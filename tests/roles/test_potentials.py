@@ -200,3 +200,13 @@ def test_loss_of_one_certain_frame_is_zero() -> None:
     y = torch.tensor([[0, 0, 0]])
     assert float(FrameLoss(slots).loss(given, y, torch.zeros(1))) == 0.0
     assert math.isclose(float(log_partition(given, slots)), 5.0, rel_tol=1e-6)
+
+
+def test_a_graph_that_is_kept_gives_its_gradient_again() -> None:
+    slots = Slots.of(SMALL)
+    given = potentials(SMALL, 2)
+    noun = given.noun.requires_grad_()
+    y = torch.tensor([[2, 0, 1, 2], [0, 1, 1, -1]])
+    loss = FrameLoss(slots).loss(Potentials(given.verb, noun), y, torch.zeros(2))
+    first = torch.autograd.grad(loss, noun, retain_graph=True)[0].clone()
+    torch.testing.assert_close(torch.autograd.grad(loss, noun)[0], first)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 __all__ = ["BLOCKS", "Layout", "Slots"]
 
-BLOCKS = 12  # widths of lists; more would save less padding than their kernel launches cost
+BLOCKS = 32  # widths of lists; more would save less padding than their kernel launches cost
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,37 +41,45 @@ class Potentials(NamedTuple):
     noun: Tensor
 
 
-class _RoleNorms(torch.autograd.Function):
-    """(B, S) potentials -> (B, P) logsumexp over the nouns of every role.
+class _Reduced(torch.autograd.Function):
+    """(B, S) potentials -> (B, P) logsumexp over the nouns of every role, (B, K) those at `slot`.
 
-    Its gradient is the softmax within the role, written straight into one tensor: autograd's own
-    would allocate a tensor of every potential for each block.
+    One tensor as large as the potentials is made in all: the exponentials, which become the
+    gradient in place. Autograd's own would make one for every block and every use of a potential.
     """
 
     @staticmethod
-    def forward(ctx: Any, noun: Tensor, blocks: tuple[tuple[int, int], ...]) -> Tensor:
-        norms = torch.cat([part.logsumexp(2) for part in _parts(noun, blocks)], 1)
-        ctx.save_for_backward(noun, norms)
-        ctx.blocks = blocks
-        return norms
+    def forward(
+        ctx: Any, noun: Tensor, slot: Tensor, blocks: tuple[tuple[int, int], ...]
+    ) -> tuple[Tensor, Tensor]:
+        exps = torch.empty_like(noun, memory_format=torch.contiguous_format)
+        tops, sums = [], []
+        for part, into in zip(_parts(noun, blocks), _parts(exps, blocks), strict=True):
+            top = part.amax(2, keepdim=True)
+            torch.sub(part, top, out=into)
+            sums.append(into.exp_().sum(2))
+            tops.append(top[..., 0])
+        top, total = torch.cat(tops, 1), torch.cat(sums, 1)
+        ctx.save_for_backward(noun, top, total, slot)
+        ctx.blocks, ctx.exps = blocks, exps
+        return total.log().add_(top), noun.gather(1, slot)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
-        noun, norms = ctx.saved_tensors
-        out = torch.empty_like(noun, memory_format=torch.contiguous_format)
+    def backward(ctx: Any, by_norm: Tensor, by_picked: Tensor) -> tuple[Tensor, None, None]:
+        noun, top, total, slot = ctx.saved_tensors
+        out, ctx.exps = ctx.exps, None
         roles = [count for count, _ in ctx.blocks]
-        each = zip(
-            _parts(noun, ctx.blocks),
-            _parts(out, ctx.blocks),
-            norms.split(roles, 1),
-            slope.split(roles, 1),
-            strict=True,
-        )
-        for part, into, norm, by in each:
-            torch.sub(part, norm[..., None], out=into)
-            into.exp_().mul_(by[..., None])
-        return out, None
+        if out is None:  # a second walk through a graph that was kept
+            out = torch.empty_like(noun, memory_format=torch.contiguous_format)
+            each = zip(_parts(noun, ctx.blocks), top.split(roles, 1), strict=True)
+            for (part, of_part), into in zip(each, _parts(out, ctx.blocks), strict=True):
+                torch.sub(part, of_part[..., None], out=into)
+            out.exp_()
+        slope = (by_norm / total).split(roles, 1)
+        for into, by in zip(_parts(out, ctx.blocks), slope, strict=True):
+            into.mul_(by[..., None])
+        return out.scatter_add_(1, slot, by_picked), None, None
 
 
 def _parts(noun: Tensor, blocks: tuple[tuple[int, int], ...]) -> list[Tensor]:
@@ -95,15 +103,21 @@ def _by_verb(of_role: Tensor, slots: Slots) -> Tensor:
     return chosen.view(len(of_role), *slots.role.shape).sum(2)
 
 
-def _norms(noun: Tensor, slots: Slots) -> Tensor:
-    norms: Tensor = _RoleNorms.apply(noun, slots.blocks)  # type: ignore[no-untyped-call]
-    return norms
+def _reduced(noun: Tensor, slots: Slots, slot: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, P) logsumexp of every role and (B, K) the potentials at `slot` (B, K)."""
+    if not (torch.is_grad_enabled() and noun.requires_grad):
+        norms = torch.cat([part.logsumexp(2) for part in _parts(noun, slots.blocks)], 1)
+        return norms, noun.gather(1, slot)
+    both: tuple[Tensor, Tensor]
+    both = _Reduced.apply(noun, slot, slots.blocks)  # type: ignore[no-untyped-call]
+    return both
 
 
 def verb_marginals(potentials: Potentials, slots: Slots) -> Tensor:
     """(B, V) log of the total weight of every verb's frames."""
     verb, noun = _exact(potentials)
-    return verb + _by_verb(_norms(noun, slots), slots)
+    nothing = slots.start.new_empty(len(noun), 0)
+    return verb + _by_verb(_reduced(noun, slots, nothing)[0], slots)
 
 
 def log_partition(potentials: Potentials, slots: Slots) -> Tensor:
@@ -132,15 +146,14 @@ def log_likelihood(potentials: Potentials, frames: Tensor, slots: Slots) -> Tens
 def _log_likelihoods(potentials: Potentials, verb: Tensor, nouns: Tensor, slots: Slots) -> Tensor:
     """(B, F) log probabilities of F frames (B, F, R) of one verb (B, 1)."""
     verbs, noun = _exact(potentials)
-    norms = _norms(noun, slots)
-    of_verb = (verbs + _by_verb(norms, slots)).log_softmax(1).gather(1, verb)
     place = slots.role[verb[:, 0]]  # (B, R), P where there is no role
-    norm = F.pad(norms, (0, 1)).gather(1, place)
     known = (nouns >= 0) & (slots.width[verb[:, 0]] > 0)[:, None]
     slot = (slots.start[verb[:, 0]][:, None] + nouns).where(known, 0)
-    score = noun.gather(1, slot.flatten(1)).view_as(slot)
-    # An empty slot must not meet the subtraction: its infinity would make the gradient nan.
-    of_nouns = torch.where(known, score, 0.0) - torch.where(known, norm[:, None], 0.0)
+    norms, picked = _reduced(noun, slots, slot.flatten(1))
+    of_verb = (verbs + _by_verb(norms, slots)).log_softmax(1).gather(1, verb)
+    norm = F.pad(norms, (0, 1)).gather(1, place)
+    # Slot 0 stands for unknown nouns: it must not meet the sum, nor its norm.
+    of_nouns = torch.where(known, picked.view_as(slot) - norm[:, None], 0.0)
     return of_verb + of_nouns.sum(2)
 
 
