@@ -85,8 +85,17 @@ def score_pool(
     (torch.Size([3]), True)
     """
     batches = item_batches(x, index, posterior.items)
-    parts = [rule(d).to("cpu", torch.float64) for d in posterior.draws(batches, rng=rng)]
-    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+    scores, done = torch.zeros(0, dtype=torch.float64), 0
+    for draws in posterior.draws(batches, rng=rng):
+        part = rule(draws)
+        if not done:
+            # one tensor for all: small results kept between large ones that go would hold the
+            # allocator's pages, and the memory would grow with the pool after all
+            n = len(x) if index is None else len(index)
+            scores = torch.empty((n, *part.shape[1:]), dtype=torch.float64)
+        scores[done : done + len(part)] = part
+        done += len(part)
+    return scores
 
 
 def draw_pool(posterior: Posterior, x: Tensor, *, rng: Rng, index: Tensor | None = None) -> Tensor:
