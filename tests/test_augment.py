@@ -9,7 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from evenloop.augment import MOST_TURN, PADDING, augment, crop_flip, flip, flip_turn
+from evenloop.augment import (
+    LEAST_AREA,
+    MOST_TURN,
+    PADDING,
+    augment,
+    crop_flip,
+    flip,
+    flip_turn,
+    resized_crop_flip,
+)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -111,7 +120,7 @@ def test_kinds_by_name() -> None:
         augment(images, "zzz", generator())
 
 
-@pytest.mark.parametrize("kind", ["flip", "crop-flip", "flip-turn"])
+@pytest.mark.parametrize("kind", ["flip", "crop-flip", "flip-turn", "resized-crop-flip"])
 def test_rows_of_numbers_are_refused(kind: str) -> None:
     with pytest.raises(ValueError, match=r"augment needs images \(N, C, H, W\), got shape \(4, 3"):
         augment(torch.ones(4, 3), kind, generator())
@@ -156,3 +165,34 @@ def test_turns_are_uniform_up_to_30_degrees() -> None:
     assert abs(float(angle.mean())) < 1.5
     for part in (0.25, 0.5, 0.75):
         assert abs(float((angle.abs() <= 30 * part).float().mean()) - part) < 0.05
+
+
+def test_a_resized_crop_is_a_part_of_the_image() -> None:
+    """On a ramp, the values of a crop span as much of it as the part covers of the side."""
+    ramp = torch.linspace(0, 1, 64).expand(400, 1, 64, 64)
+    seen = resized_crop_flip(ramp, generator())[:, 0, 32]
+    wide = (seen.amax(1) - seen.amin(1)).clamp(max=1)
+    assert float(wide.min()) > (LEAST_AREA * 3 / 4) ** 0.5 - 0.05
+    assert float(wide.max()) > 0.95
+    assert 0.4 < float((seen[:, -1] > seen[:, 0]).double().mean()) < 0.6
+    centre = (seen.amax(1) + seen.amin(1)) / 2
+    assert (centre - wide / 2 > -1e-4).all()
+    assert (centre + wide / 2 < 1 + 1e-4).all()
+
+
+def test_the_area_of_a_resized_crop_is_uniform() -> None:
+    rows = torch.linspace(0, 1, 64)[:, None].expand(2000, 1, 64, 64)
+    high = resized_crop_flip(rows, generator())[:, 0]
+    high = high.amax((1, 2)) - high.amin((1, 2))
+    wide = resized_crop_flip(rows.transpose(2, 3), generator())[:, 0]
+    wide = wide.amax((1, 2)) - wide.amin((1, 2))
+    area = high * wide  # the same draws for both
+    assert abs(float(area.mean()) - (1 + LEAST_AREA) / 2) < 0.05
+    assert float(area.min()) > LEAST_AREA - 0.03
+
+
+def test_a_resized_crop_of_bytes_stays_bytes() -> None:
+    images = torch.full((3, 3, 9, 7), 200, dtype=torch.uint8)
+    cropped = resized_crop_flip(images, generator())
+    assert cropped.dtype == torch.uint8
+    assert (cropped == 200).all()

@@ -6,6 +6,8 @@ the host. Pixels may be bytes or floating; zero padding comes before any normali
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,6 +16,7 @@ from evenloop.words import nearest
 
 __all__ = ["augment", "crop_flip", "flip", "flip_turn"]
 
+LEAST_AREA = 0.08
 PADDING = 4  # pixels on each side, as usual for 32-pixel images
 MOST_TURN = 30.0  # degrees either way, as BaaL's tutorial turns its letters
 
@@ -86,8 +89,37 @@ def flip_turn(images: Tensor, generator: torch.Generator) -> Tensor:
     return _pick(flat, index)
 
 
+def resized_crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    """A random part of each image, stretched to the whole size, mirrored with probability 1/2.
+
+    The part covers 8 % to 100 % of the area, uniformly, at a ratio of width to height between 3/4
+    and 4/3 with a uniform logarithm, as is usual for ImageNet; a side that would not fit is cut to
+    the image's. Bilinear; images are (N, C, H, W) of any type, and the result has the same type.
+
+    Raises:
+        ValueError: `images` is not four-dimensional.
+
+    >>> resized_crop_flip(torch.ones(2, 3, 8, 8), torch.Generator().manual_seed(0)).shape
+    torch.Size([2, 3, 8, 8])
+    """
+    _check(images)
+    count, (height, width) = len(images), images.shape[-2:]
+    luck = torch.rand(5, count, generator=generator, device=generator.device).to(images.device)
+    area = LEAST_AREA + (1 - LEAST_AREA) * luck[0]
+    ratio = torch.exp((2 * luck[1] - 1) * math.log(4 / 3)) * height / width
+    wide, high = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
+    theta = images.new_zeros(count, 2, 3, dtype=torch.float32)
+    theta[:, 0, 0] = wide * torch.where(luck[4] < 0.5, 1.0, -1.0)
+    theta[:, 1, 1] = high
+    theta[:, 0, 2] = (2 * luck[2] - 1) * (1 - wide)
+    theta[:, 1, 2] = (2 * luck[3] - 1) * (1 - high)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    part = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
+    return part.to(images.dtype) if images.is_floating_point() else part.round().to(images.dtype)
+
+
 def augment(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:
-    """`images` after the augmentation `kind`: "none", "flip", "crop-flip" or "flip-turn".
+    """`images` after the augmentation `kind`: "none", or one of this module's others by name.
 
     Raises:
         ValueError: an unknown kind, or images that are not (N, C, H, W).
@@ -102,7 +134,12 @@ def augment(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:
     return _KINDS[kind](images, generator)
 
 
-_KINDS = {"flip": flip, "crop-flip": crop_flip, "flip-turn": flip_turn}
+_KINDS = {
+    "flip": flip,
+    "crop-flip": crop_flip,
+    "flip-turn": flip_turn,
+    "resized-crop-flip": resized_crop_flip,
+}
 
 
 def _columns(images: Tensor, generator: torch.Generator) -> Tensor:

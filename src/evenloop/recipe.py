@@ -80,7 +80,7 @@ EPOCH_RULES: dict[str, Callable[[int], int]] = {
 _CHOICES = {
     "optimizer": ("sgd", "adam", "adamw"),
     "schedule": ("constant", "piecewise", "underfit", "cosine", "linear", "multistep"),
-    "augment": ("none", "crop-flip", "flip", "flip-turn"),
+    "augment": ("none", "crop-flip", "flip", "flip-turn", "resized-crop-flip"),
     "precision": ("fp32", "fp64", "bf16"),
     "accumulation": ("exact", "published"),
 }
@@ -108,8 +108,8 @@ class Recipe:
         final_lr: the rate at the end of "piecewise", "cosine" and "linear"; None is the paper's
             0.001 for "piecewise" and 0 for the others.
         milestones, decay: "multistep" multiplies the rate by `decay` at floor(milestone x epochs).
-        augment: "none", "flip", "crop-flip" (zero padding 4, random crop, flip), or "flip-turn"
-            (flip, then a turn by up to 30 degrees).
+        augment: "none", "flip", "crop-flip" (zero padding 4, random crop, flip), "flip-turn"
+            (flip, then a turn by up to 30 degrees), or "resized-crop-flip" (ImageNet's).
         label_smoothing: share of each label spread over all classes, in [0, 1).
         clip_norm: largest norm of the whole gradient, or None.
         precision: "fp32", "fp64", or "bf16" (autocast).
@@ -144,7 +144,7 @@ class Recipe:
     final_lr: float | None = None
     milestones: tuple[float, ...] = (0.6, 0.8, 0.9)
     decay: float = 0.1
-    augment: Literal["none", "crop-flip", "flip", "flip-turn"] = "none"
+    augment: Literal["none", "crop-flip", "flip", "flip-turn", "resized-crop-flip"] = "none"
     label_smoothing: float = 0.0
     clip_norm: float | None = None
     precision: Literal["fp32", "fp64", "bf16"] = "fp32"
@@ -372,6 +372,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             weight_decay=5e-4,
             batch=64,
             epochs="roles",
+            augment="resized-crop-flip",
         ),
         "gpt2": Recipe(optimizer="adamw", lr=5e-5, batch=16, epochs=1, schedule="linear"),
         "gpt2-medium": Recipe(
