@@ -44,6 +44,21 @@ def test_section_shows_paths_counts_and_changes(study):
     assert "real rows only: equalized odds difference" in section.summary[0]
 
 
+def test_a_single_round_shows_the_shares_inside_its_training(study):
+    records = {}
+    for seed, record in study.records.items():
+        records[seed] = Record()
+        records[seed].rows.append(record.rows[0])
+    one = replace(study, records=records, table=table_of(study.config, records))
+    figures = mixture.build(one).figures
+    assert len(figures) == 2
+    assert all("points from update 1 to 22" in figure for figure in figures)
+    bare = replace(records[0].rows[0], values={"method": "real"})
+    records[0].rows[0] = records[1].rows[0] = bare
+    none = replace(study, records=records, table=table_of(study.config, records))
+    assert mixture.build(none).figures == []
+
+
 def levelled(study: Study, worse: bool) -> Study:
     before = np.array([[[30, 10], [10, 30]], [[30, 10], [10, 30]]])
     after = before[:, ::-1] if worse else before

@@ -16,6 +16,7 @@ from evenloop.rng import Rng
 from evenloop.samplers.cells import CellIndex
 from evenloop.samplers.ratios import RatioBatchSampler, Ratios, Validation, cell_counts
 from evenloop.samplers.rounding import Pools, whole
+from evenloop.samplers.trail import Trail
 from evenloop.seams import Batch, Seen
 from mix_kit import F64, controller, distributed, gen, linear, problem
 
@@ -243,6 +244,24 @@ def test_resuming_inside_an_epoch_is_bit_identical(reuse):
     assert torch.equal(first.ratios.lam, second.ratios.lam)
     assert torch.equal(first.ratios.mix, second.ratios.mix)
     assert torch.equal(first.counts, second.counts)
+
+
+def test_the_trail_of_the_shares_is_bounded_and_kept():
+    control = controller(per_cell=2, lr=0.05)
+    trail = Trail(most=10)
+    for _ in range(95):
+        trail.add(control.step())
+    assert [update for update, _, _ in trail.points] == [16, 32, 48, 64, 80]
+    assert trail.points[0][1].shape == trail.points[0][2].shape == (2, 2)
+    again = Trail()
+    again.load_state_dict(trail.state_dict())
+    report = control.step()
+    for one in (trail, again):
+        one.add(report)
+    assert [p[0] for p in again.points] == [p[0] for p in trail.points] == [16, 32, 48, 64, 80, 96]
+    assert torch.equal(again.points[2][1], trail.points[2][1])
+    again.load_state_dict(Trail().state_dict())
+    assert again.points == []
 
 
 class Numbered(Dataset):

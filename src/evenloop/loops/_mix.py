@@ -6,8 +6,9 @@ Private to `evenloop.loops.mix`, which says in what order they come.
 from __future__ import annotations
 
 import copy
+import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ from evenloop.samplers.cells import GENERATED, REAL, CellIndex
 from evenloop.samplers.fairbatch import FairBatchSampler
 from evenloop.samplers.ratios import RatioBatchSampler
 from evenloop.samplers.shares import Ratios
+from evenloop.samplers.trail import Trail
 from evenloop.samplers.validation import Validation
 from evenloop.seams import Objective, Sampler
 
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["KEY", "Mixture", "first_rows", "made_rows"]
 
 KEY = "mix"
+PATH = "ratio path"
 ON_REAL_ROWS = ("real", "balanced", "reweight", "fairbatch", "group_dro")
 Arm = tuple[Sampler | None, Objective | None, tuple[str, ...], GroupedData]
 
@@ -317,6 +320,7 @@ class Mixture:
             if inner.last is not None:
                 values |= {"outer": inner.last.value, "loss gap": inner.last.gap}
                 values["updates"] = inner.last.update
+                values[PATH] = _path(names, inner.trail)
         if isinstance(inner, FairBatchSampler):
             lam = inner.share
         if lam is not None:
@@ -338,3 +342,20 @@ class Mixture:
         groups = GroupIndex.of(rows, (LABEL, *self.columns))
         said = predict(model, rows.x, batch=self.world.recipe.eval_batch).argmax(1)
         return Counts.of(said.to(rows.y.device), rows.y, groups, self.schema.classes)
+
+
+def _path(names: Sequence[str], trail: Trail) -> str:
+    """How the shares moved in this round, as JSON: (T,) updates, (T, cells) lambda and mu."""
+    return json.dumps(
+        {
+            "cells": list(names),
+            "updates": [update for update, _, _ in trail.points],
+            "lambda": [_short(lam) for _, lam, _ in trail.points],
+            "mu": [_short(mu) for _, _, mu in trail.points],
+        },
+        separators=(",", ":"),
+    )
+
+
+def _short(shares: Tensor) -> list[float]:
+    return [round(share, 4) for share in shares.flatten().tolist()]

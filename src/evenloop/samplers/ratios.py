@@ -28,6 +28,7 @@ from evenloop.samplers.hypergradient import (
 from evenloop.samplers.outer import RatioObjective
 from evenloop.samplers.rounding import Ints, Pools, Rounding, cell_counts, whole_numpy
 from evenloop.samplers.shares import Ratios, UpdateReport
+from evenloop.samplers.trail import Trail
 from evenloop.samplers.validation import Validation
 from evenloop.seams import Sampler, Seen
 
@@ -125,6 +126,7 @@ class RatioBatchSampler(Sampler):
         self.counts = torch.zeros_like(cells.counts)
         self.drawn = self.taken = 0
         self.last: UpdateReport | None = None
+        self.trail = Trail()
         self._pools = Pools(cells.order, cells.counts.flatten(), generator, replacement=replacement)
         self._target: tuple[int, int, npt.NDArray[np.float64]] = (-1, 0, np.zeros(0))
         self._position = self._resume = 0
@@ -201,10 +203,15 @@ class RatioBatchSampler(Sampler):
         self.taken += 1
 
     def after(self, seen: Seen) -> None:
-        """Let the controller, if any, learn from a finished step; `last` holds its report."""
+        """Let the controller, if any, learn from a finished step.
+
+        `last` holds its report, `trail` some of the shares before.
+        """
         if self.controller is not None:
             report = self.controller.step(seen.batch.index, lag=max(self.lag - 1, 0))
-            self.last = report or self.last
+            if report is not None:
+                self.last = report
+                self.trail.add(report)
         self.trained()
 
     def state_dict(self) -> dict[str, Any]:
@@ -221,6 +228,7 @@ class RatioBatchSampler(Sampler):
             "taken": self.taken,
             "position": self._position,
             "controller": self.controller.state_dict() if self.controller else {},
+            "trail": self.trail.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -231,5 +239,6 @@ class RatioBatchSampler(Sampler):
         self.counts = state["counts"].clone()
         self.drawn, self.taken = int(state["drawn"]), int(state["taken"])
         self._position = self._resume = int(state["position"])
+        self.trail.load_state_dict(state["trail"])
         if self.controller is not None:
             self.controller.load_state_dict(state["controller"])

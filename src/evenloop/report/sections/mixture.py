@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from evenloop import measures
 from evenloop.counts import Counts
+from evenloop.intervals import across_runs
 from evenloop.record import Row
 from evenloop.report.figures import Line, line_figure
 from evenloop.report.sections import Section, Table
@@ -56,18 +59,48 @@ def _cells(row: Row, start: str) -> list[str]:
 
 
 def _paths(study: Study, prefix: str, cells: Sequence[str]) -> list[str]:
+    """Both shares over rounds, or inside the training where there was one round only."""
     figures = []
+    inside = _inside(study, prefix) if study.rounds == 1 else None
     for symbol, title in (("lambda", "Share inside the label"), ("mu", "Share of real rows")):
-        lines = [
-            study.line(cell, f"{prefix}{symbol} {cell}", "notes")
-            for cell in cells
-            if study.has(f"{prefix}{symbol} {cell}", "notes")
-        ]
-        lines.sort(key=lambda line: -_travel(line))
+        if inside is not None:
+            lines, xlabel = inside[symbol], inside["over"]
+        else:
+            named = [f"{prefix}{symbol} {cell}" for cell in cells]
+            lines = [
+                study.line(cell, name, "notes")
+                for cell, name in zip(cells, named, strict=True)
+                if study.has(name, "notes")
+            ]
+            xlabel = "round"
+        lines = sorted(lines, key=lambda line: -_travel(line))
         if lines:
             title = title if len(lines) <= NAMED else f"{title} (the {NAMED} that moved most)"
-            figures.append(line_figure(title, lines[:NAMED], ylabel=symbol))
+            figures.append(line_figure(title, lines[:NAMED], ylabel=symbol, xlabel=xlabel))
     return figures
+
+
+def _inside(study: Study, prefix: str) -> dict[str, Any] | None:
+    """Lines of both shares over the updates of the last round, by cell; None if not noted."""
+    texts = [r.rows[-1].values.get(f"{prefix}ratio path") for r in study.records.values()]
+    paths: list[dict[str, Any]] = [json.loads(str(text)) for text in texts if text is not None]
+    points = min((len(path["updates"]) for path in paths), default=0)
+    if points < 2:
+        return None
+    found: dict[str, Any] = {
+        "over": f"{points} points from update {paths[0]['updates'][0]} to "
+        f"{paths[0]['updates'][points - 1]}"
+    }
+    for symbol in ("lambda", "mu"):
+        over = np.array([path[symbol][:points] for path in paths])
+        lines = []
+        for i, cell in enumerate(paths[0]["cells"]):
+            runs = across_runs(over[:, :, i])
+            many = len(paths) > 1
+            limits = (np.clip(side, 0, 1) if many else None for side in (runs.low, runs.high))
+            lines.append(Line(cell, runs.mean, *limits, thin=tuple(over[:, :, i]) if many else ()))
+        found[symbol] = lines
+    return found
 
 
 def _travel(line: Line) -> float:
