@@ -14,6 +14,7 @@ CORE = ("torch", "numpy", "pandas", "pyarrow", "scikit-learn", "cooper-optim", "
 EXTRAS = {
     "text": "datasets",
     "structured": "torch-pruning",
+    "diffusion": "diffusers",
     "active": "scikit-activeml",
     "emoji": "resvg_py",
 }

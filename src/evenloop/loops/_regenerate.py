@@ -24,14 +24,13 @@ from evenloop.measures.shares import divergence
 from evenloop.models.generators import FitsItself, build_generator, check_samples
 from evenloop.models.outputs import with_outputs
 from evenloop.models.vae import Vae, conditioned
-from evenloop.objectives.vae import PRESETS
 from evenloop.recipe import Recipe
 from evenloop.rng import Rng
 from evenloop.samplers.fresh import Draw, Fresh, Mixed, from_pool
 from evenloop.samplers.quota import Quota, Tally
 from evenloop.samplers.quota_plan import plan_reparation
 from evenloop.samplers.uniform import Uniform
-from evenloop.seams import Sampler
+from evenloop.seams import Objective, Sampler
 
 if TYPE_CHECKING:
     from evenloop.loops.regenerate import Regenerate
@@ -153,9 +152,9 @@ class Generation:
             model.fit(rows, generator=self.rng.at("generator", "fit").gen())
             assert isinstance(model, nn.Module)
             return model
-        objective = PRESETS[loop.loss]
-        objective = objective if loop.beta is None else replace(objective, beta=loop.beta)
-        self._train("generator", model, self.data, self.strata, recipe, sampler, objective)
+        self._train(
+            "generator", model, self.data, self.strata, recipe, sampler, loop.generator_cost(model)
+        )
         self._report("generator", tally)
         return model
 
@@ -358,7 +357,7 @@ class Generation:
         groups: GroupIndex,
         recipe: Recipe,
         sampler: Sampler,
-        objective: Any = None,
+        objective: Objective | None = None,
     ) -> None:
         """Fit in place and note the last loss."""
         fitted = self.world.trainer(

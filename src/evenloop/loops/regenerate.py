@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from evenloop.data import GroupedData
 from evenloop.groups import LABEL, GroupIndex
@@ -25,12 +26,13 @@ from evenloop.loops._regenerate import (
     Generation,
     group_columns,
 )
-from evenloop.models.generators import build_generator
+from evenloop.models.generators import BringsObjective, build_generator
 from evenloop.objectives.vae import PRESETS
 from evenloop.recipe import Recipe
 from evenloop.rng import Rng
 from evenloop.samplers.quota import Fill, Quota, budget_of, quotas
 from evenloop.samplers.quota_plan import plan_reparation
+from evenloop.seams import Objective
 
 __all__ = ["Regenerate"]
 
@@ -51,7 +53,8 @@ class Regenerate(Loop):
             (one generator for all generations).
         generator: name, see `evenloop.models.generators`.
         generator_options: its own options (latent, widths, cells).
-        loss: of a VAE, see `evenloop.objectives.vae`.
+        loss: of a VAE, see `evenloop.objectives.vae`; a generator that brings its own cost
+            (diffusion) does not read it.
         beta: weight of the divergence; None keeps the loss's own.
         synthetic: share of generated rows in the batches of later generators.
         reparation: whose batches are curated toward `ideal`.
@@ -187,6 +190,13 @@ class Regenerate(Loop):
             augment="none",
             label_smoothing=0.0,
         )
+
+    def generator_cost(self, generator: nn.Module) -> Objective:
+        """What a batch costs in a generator's training: its own objective, or the VAE's loss."""
+        if isinstance(generator, BringsObjective):
+            return generator.objective()
+        loss = PRESETS[self.loss]
+        return loss if self.beta is None else replace(loss, beta=self.beta)
 
     def annotator_recipe(self, base: Recipe) -> Recipe:
         """The classifier's recipe with the annotators' own epochs and batch."""

@@ -1,8 +1,9 @@
 """Generators: what they must offer, by name, and what their samples are checked for.
 
 A generator is a module with `sample(n, generator)`. It either trains by gradient like any other
-module, or brings its own `fit(x, generator=...)`; those two methods are all that a user's own needs
-(as a module, so that its state can be kept: `state_dict` must hold what `fit` learned).
+module (at a VAE's cost, or at its own `objective()`), or brings its own `fit(x, generator=...)`.
+Two methods, `fit` and `sample`, are all that a user's own needs (in a module, so that its state can
+be kept: `state_dict` must hold what `fit` learned).
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ from torch import Tensor, nn
 
 from evenloop.models import seeded
 from evenloop.models.count_generator import CountGenerator
+from evenloop.models.diffusion import diffusion
 from evenloop.models.mlp_vae import mlp_vae
 from evenloop.models.vae import FACTORIES as VAES
+from evenloop.seams import Objective
 from evenloop.words import nearest
 
 __all__ = [
+    "BringsObjective",
     "FitsItself",
     "Generates",
     "build_generator",
@@ -46,6 +50,15 @@ class FitsItself(Generates, Protocol):
         ...
 
 
+@runtime_checkable
+class BringsObjective(Protocol):
+    """A generator trained by gradient that says itself what a batch costs."""
+
+    def objective(self) -> Objective:
+        """The objective of its training."""
+        ...
+
+
 def _counting(*, channels: int | None, size: Any, features: int | None) -> nn.Module:
     if features is None:
         raise ValueError(
@@ -56,6 +69,7 @@ def _counting(*, channels: int | None, size: Any, features: int | None) -> nn.Mo
 
 _FACTORIES: dict[str, Callable[..., nn.Module]] = {
     **VAES,
+    "diffusion": diffusion,
     "mlp-vae": mlp_vae,
     "count": _counting,
 }
@@ -65,7 +79,7 @@ def generator_names() -> list[str]:
     """The names `build_generator` knows, sorted.
 
     >>> generator_names()
-    ['conv-vae', 'count', 'mlp-vae', 'vae128', 'vae28', 'vae64', 'vae64-deep']
+    ['conv-vae', 'count', 'diffusion', 'mlp-vae', 'vae128', 'vae28', 'vae64', 'vae64-deep']
     """
     return sorted(_FACTORIES)
 
