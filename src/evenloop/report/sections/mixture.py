@@ -96,9 +96,13 @@ def _inside(study: Study, prefix: str) -> dict[str, Any] | None:
         lines = []
         for i, cell in enumerate(paths[0]["cells"]):
             runs = across_runs(over[:, :, i])
-            many = len(paths) > 1
-            limits = (np.clip(side, 0, 1) if many else None for side in (runs.low, runs.high))
-            lines.append(Line(cell, runs.mean, *limits, thin=tuple(over[:, :, i]) if many else ()))
+            low, high = (np.clip(side, 0, 1) for side in (runs.low, runs.high))
+            single = tuple(over[:, :, i])
+            lines.append(
+                Line(cell, runs.mean, low, high, thin=single)
+                if len(paths) > 1
+                else Line(cell, runs.mean)
+            )
         found[symbol] = lines
     return found
 
