@@ -27,6 +27,7 @@ __all__ = [
     "measure",
     "over_labels",
     "rare",
+    "until_reached",
     "verdicts",
 ]
 
@@ -139,6 +140,18 @@ def labels_until(rows: Sequence[Row], group: str, level: float) -> int | None:
         if table.sum() and table.trace() / table.sum() >= level:
             return row.sizes["train"]
     return None
+
+
+def until_reached(study: Study, group: str) -> list[str]:
+    """The labels until the group reaches each of `LEVELS`, median over seeds, in words."""
+    cells = []
+    for level in LEVELS:
+        reached = [labels_until(r.rows, group, level) for r in study.records.values()]
+        known = [n for n in reached if n is not None]
+        missing = len(reached) - len(known)
+        shown = f"{np.median(known):.0f}" if known else "not reached"
+        cells.append(f"{shown} ({missing} never)" if known and missing else shown)
+    return cells
 
 
 def histograms(study: Study) -> tuple[dict[str, list[Steps]], Floats]:

@@ -18,12 +18,12 @@ from evenloop.report.acquired import (
     cell_counts,
     cells_noted,
     enrichment,
-    labels_until,
     last_values,
     loss,
     measure,
     over_labels,
     rare,
+    until_reached,
     verdicts,
 )
 from evenloop.report.intervals import Interval
@@ -163,17 +163,11 @@ def _over_labels(studies: Studies) -> Section | None:
 
 
 def _until(studies: Studies) -> Table:
-    rows = []
-    for arm, study in studies.items():
-        for group in study.first.counts["audit"].groups:
-            cells = [arm, group]
-            for level in LEVELS:
-                reached = [labels_until(r.rows, group, level) for r in study.records.values()]
-                known = [n for n in reached if n is not None]
-                missing = len(reached) - len(known)
-                shown = f"{np.median(known):.0f}" if known else "not reached"
-                cells.append(f"{shown} ({missing} never)" if known and missing else shown)
-            rows.append(cells)
+    rows = [
+        (arm, group, *until_reached(study, group))
+        for arm, study in studies.items()
+        for group in study.first.counts["audit"].groups
+    ]
     head = ("arm", "group", *(f"accuracy {level:g}" for level in LEVELS))
     caption = "Labels until each group first reaches an accuracy, median over seeds"
     return Table(caption, head, rows, folded=True)

@@ -20,12 +20,12 @@ from evenloop.report.acquired import (
     cells_noted,
     enrichment,
     histograms,
-    labels_until,
     last_values,
     loss,
     measure,
     over_labels,
     rare,
+    until_reached,
     verdicts,
 )
 from evenloop.report.figures import Line, line_figure
@@ -148,16 +148,8 @@ def _words(study: Study) -> list[str]:
 
 
 def _tables(study: Study) -> list[Table]:
-    rows = []
-    for group in study.first.counts["audit"].groups if "audit" in study.first.counts else ():
-        cells = [group]
-        for level in LEVELS:
-            reached = [labels_until(r.rows, group, level) for r in study.records.values()]
-            known = [n for n in reached if n is not None]
-            missing = len(reached) - len(known)
-            shown = f"{np.median(known):.0f}" if known else "not reached"
-            cells.append(f"{shown} ({missing} never)" if known and missing else shown)
-        rows.append(cells)
+    groups = study.first.counts["audit"].groups if "audit" in study.first.counts else ()
+    rows = [(group, *until_reached(study, group)) for group in groups]
     head = ("group", *(f"accuracy {level:g}" for level in LEVELS))
     caption = "Labels until each group first reaches an accuracy, median over seeds"
     return [Table(caption, head, rows)] if rows else []
