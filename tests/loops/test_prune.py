@@ -103,6 +103,8 @@ def test_a_pruned_weight_is_zero_in_the_model_that_is_kept() -> None:
         {"constrain_from": 1, "average_gradient": "detached", "distil": 0.5},
         {"intersectional": False},
         {"structure": "int8"},
+        {"structure": "int8", "select": "feasible", "distil": 0.5, "intersectional": False},
+        {"select": "feasible", "int8": True, "method": "none"},
         {"structure": "2:4", "sparsity": 0.5},
         {"two_sided": True, "memory": "average"},
         {"method": "equalized_loss", "memory": "average", "dual_lr": 1e-3},
@@ -159,6 +161,35 @@ def test_a_margin_is_kept_from_the_multipliers_but_not_from_the_judgement() -> N
     assert (first.values["tolerance"], second.values["tolerance"]) == (0.03, 0.0)
 
 
+def test_an_epoch_that_meets_the_tolerance_is_kept_instead_of_the_last() -> None:
+    """Of the last third of tuning, and only where the last epoch itself is worse or outside."""
+    shared = {"sparsity": 0.9, "tune": TUNE | {"epochs": 12}, "tolerance": 0.03}
+    last, best = (
+        run(*setting(select=select, **shared), rounds=2, seed=1).rows[1]
+        for select in ("last", "feasible")
+    )
+    claim = [ExcessGapClaim(0.03, "fit").measured([row], 0).value for row in (last, best)]
+    assert "kept_epoch" not in last.values
+    assert 8 <= float(best.values["kept_epoch"]) <= 12
+    if best.values["kept_epoch"] == 12:
+        assert claim[0] == claim[1]
+    else:
+        assert claim[1] <= 0.03 + 1e-9
+    easy = setting(select="feasible", **(shared | {"tolerance": 0.99}))
+    row = run(*easy, rounds=2, seed=1).rows[1]
+    accuracy = row.counts["fit"].table.trace(axis1=1, axis2=2).sum()
+    assert accuracy >= last.counts["fit"].table.trace(axis1=1, axis2=2).sum()
+    assert ExcessGapClaim(0.99, "fit").verdict([row], 0).says == "within"
+
+
+def test_nets_before_the_last_pruning_event_are_never_chosen() -> None:
+    loop, world, audit = setting(select="feasible", sparsity=0.9, prune_until=3, tolerance=0.99)
+    row = run(loop, world, audit, rounds=2).rows[1]
+    layers = json.loads(str(row.values["layers"]))
+    assert row.values["kept_epoch"] == 4
+    assert all(value == pytest.approx(0.1, abs=0.01) for value in layers.values())
+
+
 def test_a_pruned_net_is_rounded_and_judged_as_it_is_kept() -> None:
     loop, world, _ = setting(sparsity=0.7, int8=True)
     state = loop.init(world, None, Rng.of(0))
@@ -203,7 +234,9 @@ def test_killed_between_epochs_it_goes_on_bit_for_bit(tmp_path: Path) -> None:
         return Record.open(tmp_path / name, {"config": {}, "seed": 0}, watch=watch)
 
     def every_epoch(record: Record) -> None:
-        loop, world, audit = setting(sparsity=0.8, buffer_size=7, dual_kp=1.0, dual_lr=0.5)
+        loop, world, audit = setting(
+            sparsity=0.8, buffer_size=7, dual_kp=1.0, dual_lr=0.5, select="feasible"
+        )
         saved = replace(world.recipe, checkpoint_seconds=0.0)
         run(loop, replace(world, recipe=saved), audit, rounds=2, record=record)
 
@@ -281,6 +314,7 @@ def test_a_tolerance_out_of_reach_raises_an_alarm() -> None:
         ({"dual_lr": -1.0}, "lr of DualAscent"),
         ({"two_sided": True, "method": "none"}, "two_sided=true is for method=accuracy_gap"),
         ({"two_sided": True, "average_gradient": "bounded"}, "two_sided=true is for"),
+        ({"select": "feasible", "method": "none", "tolerance": None}, "select=feasible needs"),
         ({"rows": 0}, "rows must be at least 1"),
         ({"structure": "2:4", "sparsity": (0.5, 0.6)}, "at most half of the weights"),
     ],

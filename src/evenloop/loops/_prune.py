@@ -6,6 +6,7 @@ Private to `evenloop.loops.prune`, which says in what order they come.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from evenloop.loops.prune import Prune
 
 __all__ = ["Seen", "equal_target", "measured"]
+
+ROUNDING = 1e-9  # accuracies are quotients of counts in float64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +53,23 @@ class Seen:
             name: tuple(f"{name}={value}" for value in GroupIndex.of(empty, [name]).names)
             for name in world.by
         }
+
+    def judge(self, world: World, loop: Prune) -> Callable[[nn.Module], tuple[bool, float]]:
+        """Whether a net meets the tolerance on the training rows, and how accurate it is there."""
+        reference, members = self.reference(world, loop.intersectional)
+        cell = self.groups.cell
+        cell = cell if members is None else members.to(cell.device)[cell]
+        present = reference.count > 0
+
+        def judged(model: nn.Module) -> tuple[bool, float]:
+            logits = predict(model, self.data.x, batch=world.recipe.eval_batch)
+            now = Reference.of(logits, self.data.y, cell, reference.names)
+            lost = reference.group_acc - now.group_acc
+            excess = lost - (reference.acc - now.acc)
+            meets = float(excess[present].max()) <= (loop.tolerance or 0.0) + ROUNDING
+            return meets, float(now.acc)
+
+        return judged
 
     def reference(self, world: World, joint: bool) -> tuple[Reference, Tensor | None]:
         """The dense statistics by joint cells, or by column with each cell's (J, A) members."""

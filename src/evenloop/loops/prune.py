@@ -32,6 +32,7 @@ from evenloop.recipe import Recipe
 from evenloop.rng import Rng
 from evenloop.samplers.uniform import Uniform
 from evenloop.seams import Objective, Surgery
+from evenloop.surgery.chosen import Chosen
 from evenloop.surgery.export import load_weights
 from evenloop.surgery.int8 import Int8Weights
 from evenloop.surgery.layers import FIRST_CONV, LAST_LINEAR
@@ -74,6 +75,8 @@ class Prune(Loop):
             constraint hovers around its bound, and what is judged should lie below it.
         dual_lr, dual_kp, dual_ema, dual_momentum, dual_restart, dual_cap: see `DualAscent`.
         intersectional: constrain the product of the group columns, or each column by itself.
+        select: "last" keeps the net of the last epoch; "feasible" the most accurate of the last
+            third of tuning that meets the tolerance, both on the training rows (else the last).
         distil: weight in [0, 1] of imitating the dense net while tuning.
         int8: whether the weights that are left are rounded to eight bits after tuning; what is
             measured and kept is the rounded net.
@@ -108,6 +111,7 @@ class Prune(Loop):
     dual_cap: float | None = None
     intersectional: bool = True
     distil: float = 0.0
+    select: Literal["last", "feasible"] = "last"
     int8: bool = False
 
     def __post_init__(self) -> None:
@@ -134,6 +138,8 @@ class Prune(Loop):
                 "two_sided=true is for method=accuracy_gap with average_gradient full or detached, "
                 f"got method={self.method}, average_gradient={self.average_gradient}"
             )
+        if self.select == "feasible" and self.tolerance is None:
+            raise ValueError("select=feasible needs tolerance=, which it is about")
         if not 0 <= self.margin <= (self.tolerance or 0):
             raise ValueError(
                 f"margin must be in [0, tolerance={self.tolerance}], got {self.margin}; it needs "
@@ -231,8 +237,12 @@ class Prune(Loop):
         constraint = self.constraint(world, seen, self.first_epoch(again))
         surgery = self.surgery(self.schedule(level, again), state.data)
         start = state.models["classifier"] if again else dense
-        sparse = self.tuned(world, seen, start, rng.at("tune"), constraint, surgery)
+        chosen = self.chosen(world, seen)
+        sparse = self.tuned(world, seen, start, rng.at("tune"), constraint, surgery, chosen)
         notes = measured(self, world, seen, sparse, level, constraint, surgery)
+        if chosen is not None:
+            kept = chosen.epoch or self.recipe(world.recipe).epochs_for(len(seen.data))
+            notes = replace(notes, values={**notes.values, "kept_epoch": kept})
         extra = dict(state.extra)
         if constraint is not None:
             extra["multipliers"] = constraint.inner.multipliers.cpu()
@@ -291,6 +301,14 @@ class Prune(Loop):
         scope = "2:4" if self.structure == "2:4" else self.scope
         return GradualMagnitudePruning(None, schedule, self.keep_dense, scope)
 
+    def chosen(self, world: World, seen: Seen) -> Chosen | None:
+        """What keeps the net of the best epoch, if one is to be chosen."""
+        if self.select == "last":
+            return None
+        epochs = self.recipe(world.recipe).epochs_for(len(seen.data))
+        # Nets before the last pruning event are not as sparse as asked.
+        return Chosen(seen.judge(world, self), max(epochs - epochs // 3, self.prune_until + 1))
+
     def tuned(
         self,
         world: World,
@@ -299,6 +317,7 @@ class Prune(Loop):
         rng: Rng,
         constraint: Traced | None,
         surgery: Surgery,
+        chosen: Chosen | None = None,
     ) -> nn.Module:
         """A copy of `start`, pruned and tuned."""
         sparse: nn.Module = copy.deepcopy(start)
@@ -306,9 +325,9 @@ class Prune(Loop):
         if self.distil:
             sparse, objective = Taught(sparse, seen.dense), Distilled(constraint, self.distil)
         recipe = self.recipe(world.recipe)
-        if self.int8:
-            surgery = Together(surgery, Int8Weights())
+        # In this order: the net to keep is put back before it is rounded.
+        parts = [*([chosen] if chosen else []), surgery, *([Int8Weights()] if self.int8 else [])]
         done = world.fit(
-            sparse, seen.data, rng=rng, recipe=recipe, objective=objective, surgery=surgery
+            sparse, seen.data, rng=rng, recipe=recipe, objective=objective, surgery=Together(*parts)
         ).model
         return done.student if isinstance(done, Taught) else done
