@@ -60,6 +60,10 @@ def test_statistics_are_shares_of_women() -> None:
     assert found["women.baking"].nan_to_num(9).tolist() == [1, 9, 9, 9, 9, 9]
 
 
+def test_one_frame_a_row_needs_no_statistic_of_the_first() -> None:
+    assert set(FrameReading(LAYOUT, SETS, single=False).statistics()) == {"women"}
+
+
 def test_bins_limit_the_verbs() -> None:
     bins = (frozenset({"running"}), frozenset({"skipping"}))
     found = FrameReading(LAYOUT, SETS, bins=bins).statistics()
@@ -153,11 +157,13 @@ def test_comparisons_come_by_image_and_by_verb() -> None:
     written = Y[:, : 1 + LAYOUT.max_roles]
     found = reading.compare(Y, written, Y, None)  # type: ignore[arg-type]
     assert set(found) == {
-        f"{score}{by}" for score in ("verb", "value", "value-all") for by in ("", " by verb")
+        f"{score}{by}" for score in ("verb", "value", "value-all") for by in ("", ", mean of verbs")
     }
     assert (found["verb"][0] == 1).all()
     starred = reading.compare_given(Y, written, Y)
-    assert set(starred) == {"value*", "value* by verb", "value-all*", "value-all* by verb"}
+    assert set(starred) == {
+        f"{score}{by}" for score in ("value*", "value-all*") for by in ("", ", mean of verbs")
+    }
     assert starred["value*"][0].tolist() == [1] * 6
 
 

@@ -75,6 +75,12 @@ def test_shares_are_drawn_as_asked(tmp_path: Path) -> None:
     )
 
 
+def test_kinds_of_roles_can_be_chosen(tmp_path: Path) -> None:
+    source = world(tmp_path, kinds=("role",))
+    assert source.structured().net["layout"].verbs == ("cook", "judge")
+    assert source.load().attribute("kind").unique().tolist() == [3]
+
+
 def test_no_women_means_none(tmp_path: Path) -> None:
     data = world(tmp_path, women=0.0, persons=0.0).load()
     assert (data.attribute("gender") == 0).all()
@@ -182,6 +188,8 @@ def test_a_broken_picture_is_named(tmp_path: Path) -> None:
         ({"moved": -0.1}, "moved is a share"),
         ({"styles": ()}, "styles is empty"),
         ({"styles": ("apple",)}, "styles"),
+        ({"kinds": ()}, "kinds is empty"),
+        ({"kinds": ("hobby",)}, "kinds"),
         ({"bins": "original"}, "bins"),
         ({"train": 0}, "train must be a whole number from 1 on"),
         ({"size": 4}, "size must be a whole number from 8 on"),

@@ -117,6 +117,8 @@ class FrameReading:
         sets: which nouns name men and women.
         bins: verbs by bin, or none.
         watched: verbs with a statistic of their own.
+        single: whether `women.single` is among the statistics; where people give one frame it is
+            `women`.
         agent: name of the role that is read.
         words: nouns as people would say them, for reports.
     """
@@ -125,6 +127,7 @@ class FrameReading:
     sets: NounSets
     bins: tuple[frozenset[str], ...] = ()
     watched: tuple[str, ...] = ()
+    single: bool = True
     agent: str = AGENT
     words: Mapping[str, str] = field(default_factory=dict)
     _place: Tensor = field(init=False, repr=False, compare=False)
@@ -170,7 +173,8 @@ class FrameReading:
     def statistics(self) -> Mapping[str, Statistic]:
         """Shares of women among men and women, by name."""
         named = {"women": partial(self._women, single=False)}
-        named["women.single"] = partial(self._women, single=True)
+        if self.single:
+            named["women.single"] = partial(self._women, single=True)
         for b in range(len(self.bins)):
             named[f"women.bin{b}"] = partial(self._women_where, bin=b)
         for verb in self.watched:
@@ -213,7 +217,7 @@ class FrameReading:
         for name, score in scores.items():
             there = (~score.isnan()).double()
             compared[name] = (score.nan_to_num(0.0), there)
-            compared[f"{name} by verb"] = (score.nan_to_num(0.0), there * by_verb)
+            compared[f"{name}, mean of verbs"] = (score.nan_to_num(0.0), there * by_verb)
         return compared
 
     def show(self, x: Tensor, y: Tensor) -> list[str]:

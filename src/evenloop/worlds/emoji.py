@@ -8,7 +8,7 @@ with chosen frequencies, so what people's labels hold is known exactly.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -67,6 +67,8 @@ class EmojiRoles:
         train, test: rows of each split.
         size: side of a picture in pixels.
         styles: art styles to draw from.
+        kinds: kinds of roles to draw from: 13 activities, 10 gestures, 1 way of resting, 25
+            occupations and looks ("role") and 13 sports.
         held_out: share of the pictures of every role and gender that test rows show.
         moved: most a picture is shifted, and shrunk, as a share of its side.
         bins: "none", or "data" for a statistic of each fifth of the roles' shares of women, as the
@@ -97,6 +99,7 @@ class EmojiRoles:
     test: int = 1000
     size: int = 32
     styles: tuple[str, ...] = tuple(STYLES)
+    kinds: tuple[str, ...] = KINDS
     held_out: float = 0.25
     moved: float = 0.15
     bins: str = "none"
@@ -106,10 +109,11 @@ class EmojiRoles:
 
     def __post_init__(self) -> None:
         check_choice("bins", self.bins, ("none", "data"))
-        if not self.styles:
-            raise ValueError(f"styles is empty; choose from {', '.join(STYLES)}")
-        for style in self.styles:
-            check_choice("styles", style, tuple(STYLES))
+        for name, known in (("styles", tuple(STYLES)), ("kinds", KINDS)):
+            if not getattr(self, name):
+                raise ValueError(f"{name} is empty; choose from {', '.join(known)}")
+            for chosen in getattr(self, name):
+                check_choice(name, chosen, known)
         for name, least in (("train", 1), ("test", 1), ("size", 8), ("seed", 0)):
             value = getattr(self, name)
             if type(value) is not int or value < least:
@@ -168,11 +172,11 @@ class EmojiRoles:
         """Frames are read for the gender of their agent."""
         pictures = self._pictures()
         layout, y = _frames(pictures)
-        reading = FrameReading(layout, SETS, watched=self.watched)
+        reading = FrameReading(layout, SETS, watched=self.watched, single=False)
         if self.bins == "data":
             chosen, split = self._draws(pictures)
             bins = verb_bins(torch.from_numpy(y[chosen[split == 0]]), reading)
-            reading = FrameReading(layout, SETS, bins=bins, watched=self.watched)
+            reading = replace(reading, bins=bins)
         return Structured(reading, FrameLoss, net={"layout": layout, "pixels": MOMENTS})
 
     def shares(self) -> dict[str, float]:
@@ -200,7 +204,8 @@ class EmojiRoles:
                 f"{self.name}: {TABLE} not found at {root}. Pass root= with the folder of the "
                 f"three sets. Where they may be found: {self.about.home}"
             )
-        return list(_found(root, self.styles))
+        kinds = {KINDS.index(kind) for kind in self.kinds}
+        return [p for p in _found(root, self.styles) if p.kind in kinds]
 
     def _draws(self, pictures: Sequence[Emoji]) -> tuple[Codes, Codes]:
         """(N,) picture and split (0 train, 1 test) of every row."""
