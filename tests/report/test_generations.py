@@ -10,6 +10,7 @@ from evenloop.build import assemble, check
 from evenloop.config import ConfigError, RunConfig, load
 from evenloop.loop import run
 from evenloop.loops.relabel import Relabel
+from evenloop.report.generation_arms import generation_sections
 from evenloop.report.sections.generations import build
 from evenloop.report.study import Study
 from evenloop.study.compare import table_of
@@ -31,10 +32,43 @@ def test_the_section_shows_groups_labels_curation_and_end_states() -> None:
     records = {0: run(job.loop, job.world, job.audit, rounds=2)}
     section = build(Study(Path("."), config, records, table_of(config, records), None))
     assert section is not None
-    assert len(section.figures) == 7
+    assert len(section.figures) == 8
     assert "Absorbing states at the last generation" in section.summary[1]
     assert "share of red in the generated population moves" in section.summary[0]
     assert [row[1] for row in section.tables[0].rows] == ["label annotator", "group annotator"]
+
+
+def ran(name: str, *more: str) -> Study:
+    config = tiny(*more)
+    job = assemble(config, 0)
+    records = {}
+    for seed in (0, 1):
+        records[seed] = run(job.loop, job.world, job.audit, rounds=2, seed=seed)
+    return Study(Path(name), config, records, table_of(config, records), None)
+
+
+def test_arms_are_compared_generation_by_generation() -> None:
+    ideal = "ideal=[0.5, 0, 0, 0.5]"
+    studies = {"plain": ran("a"), "other": ran("b", ideal)}
+    course, ends = generation_sections(studies, ["accuracy", "group drift"])
+    assert len(course.figures) == 2
+    assert "other differs from plain by" in course.summary[0]
+    assert "2 pairs of seeds" in course.summary[1]
+    states, groups = ends.tables
+    assert [row[0] for row in states.rows] == ["plain", "other"]
+    shares = [float(row[2]) for row in groups.rows]
+    assert sum(shares[:2]) == pytest.approx(1, abs=2e-3)
+    # An ideal that leaves strata out has no finite relative entropy; the page shows the distance.
+    section = build(studies["other"])
+    assert section is not None
+    assert "total variation" in section.figures[4] or "total variation" in section.figures[5]
+
+
+def test_arms_of_other_loops_have_no_such_sections() -> None:
+    world, audit = small_world(100)
+    records = {0: run(Relabel(n0=20, human=2, machine=4), world, audit, rounds=1)}
+    study = Study(Path("."), tiny(), records, table_of(tiny(), records), None)
+    assert generation_sections({"one": study}, ["accuracy"]) == []
 
 
 def test_other_loops_have_no_such_section() -> None:

@@ -185,7 +185,9 @@ class Generation:
         self.values["group drift"] = float(
             (seen.group_share - start.to(seen.group_share)).abs().sum() / 2
         )
-        self.values["divergence from ideal"] = divergence(seen.strata.cpu(), self.loop.ideal).kl
+        far_off = divergence(seen.strata.cpu(), self.loop.ideal)
+        self.values["divergence from ideal"] = far_off.kl
+        self.values["distance from ideal"] = far_off.total_variation
         for name, margin, sure in zip(groups.names, seen.margin, seen.sure, strict=True):
             self.values[f"margin.{name}"] = float(margin)
             self.values[f"sure.{name}"] = int(sure)

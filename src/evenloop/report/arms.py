@@ -13,6 +13,7 @@ import numpy as np
 from evenloop import __version__, measures
 from evenloop.intervals import Runs, across_runs, paired_runs
 from evenloop.record import write_atomically
+from evenloop.report.generation_arms import generation_sections
 from evenloop.report.intervals import Interval, Point, forest_figure, points_figure
 from evenloop.report.page import Page, read
 from evenloop.report.pruned_arms import compressed_arms
@@ -20,6 +21,7 @@ from evenloop.report.sections import Section, Table
 from evenloop.report.strategies import strategy_sections
 from evenloop.report.study import Study
 from evenloop.shares import ALIKE
+from evenloop.study.compare import rows_of
 
 __all__ = ["Arms", "sections_of", "write_arms"]
 
@@ -62,8 +64,7 @@ class Arms:
 
     def values(self, arm: str, metric: str, group: str = "all", split: str = "audit") -> Values:
         """The metric of each seed at its last round."""
-        table = self.studies[arm].table
-        kept = table[(table["metric"] == metric) & (table["split"] == split)]
+        kept = rows_of(self.studies[arm].table, metric, split)
         kept = kept[kept["group"] == group].sort_values("round")
         last = kept.groupby("seed")["value"].last()
         return {int(str(seed)): float(value) for seed, value in last.items()}
@@ -135,6 +136,7 @@ def sections_of(arms: Arms) -> list[Section]:
         _overall(arms),
         compressed_arms(arms.studies),
         *strategy_sections(arms.studies),
+        *generation_sections(arms.studies, arms.metrics),
         _tradeoff(arms),
         _helped(arms),
         _rows_drawn(arms),

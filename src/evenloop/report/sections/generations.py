@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import numpy as np
 
-import torch
-
-from evenloop.heuristics.population import absorbed
 from evenloop.report.figures import Line, line_figure
+from evenloop.report.generation_arms import ending
 from evenloop.report.sections import Section, Table
 from evenloop.report.study import Study
 
@@ -34,6 +32,11 @@ def build(study: Study) -> Section | None:
     if len(cells) <= CELLS:
         lines = [_note(study, cell, f"share of {cell}") for cell in cells]
         figures.append(line_figure("Every cell of label and group", lines, ylabel="share"))
+    if study.has("group drift", "notes"):
+        drift = _note(study, "half the summed differences", "group drift")
+        figures.append(
+            line_figure("Drift of the groups from their natural shares", [drift], ylabel="share")
+        )
     figures.append(_divergence(study))
     figures += [f for f in (_curation(study), _quality(study), _margins(study)) if f]
     states = _absorbed(study)
@@ -59,8 +62,12 @@ def _note(study: Study, label: str, metric: str) -> Line:
 
 
 def _divergence(study: Study) -> str:
-    line = _note(study, "relative entropy", "divergence from ideal")
-    return line_figure("Distance of the population from the ideal mix", [line], ylabel="nats")
+    """The relative entropy or, where the ideal excludes a cell that occurs, half the distance."""
+    name, metric, unit = "relative entropy", "divergence from ideal", "nats"
+    if not all(np.isfinite(c).all() for c in study.curves(metric, "notes")):
+        name, metric, unit = "total variation", "distance from ideal", "share of the rows"
+    line = _note(study, name, metric)
+    return line_figure("Distance of the population from the ideal mix", [line], ylabel=unit)
 
 
 def _curation(study: Study) -> str | None:
@@ -99,11 +106,10 @@ def _absorbed(study: Study) -> str:
     """How many seeds end in a state that no later generation leaves."""
     if study.first.counts["audit"].table.shape[1] != 2:
         return "Absorbing states are named for two classes only."
-    last = [record.rows[-1].counts["audit"].table for record in study.records.values()]
-    states = Counter(absorbed(torch.as_tensor(table)) for table in last)
+    states, seeds = ending(study), len(study.records)
     held = sum(n for state, n in states.items() if state != "none")
     which = ", ".join(f"{n} in '{state}'" for state, n in states.items() if state != "none")
-    return f"Absorbing states at the last generation: {held} of {len(last)} seeds" + (
+    return f"Absorbing states at the last generation: {held} of {seeds} seeds" + (
         f" ({which})." if held else "."
     )
 

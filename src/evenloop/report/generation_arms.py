@@ -1,0 +1,109 @@
+"""Arms of chains of generations side by side: their course, who is left, and where they ended."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from math import isnan
+
+import torch
+
+from evenloop.heuristics.population import absorbed
+from evenloop.report.figures import line_figure
+from evenloop.report.sections import Section, Table
+from evenloop.report.study import Study
+from evenloop.study.compare import NOTES, Arm, compare
+
+__all__ = ["ending", "generation_sections"]
+
+DRIFT = "group drift"
+Studies = Mapping[str, Study]
+
+
+def generation_sections(studies: Studies, metrics: Sequence[str]) -> list[Section]:
+    """Sections on arms that all describe a generated population, the first the reference."""
+    if not all("population" in study.first.counts for study in studies.values()):
+        return []
+    return [_course(studies, metrics), _ends(studies)]
+
+
+def _course(studies: Studies, metrics: Sequence[str]) -> Section:
+    """Every metric, generation by generation, and the differences of the last one in words."""
+    figures = []
+    for metric in dict.fromkeys([*metrics, DRIFT]):
+        split = "audit" if all(s.has(metric) for s in studies.values()) else NOTES
+        if all(s.has(metric, split) for s in studies.values()):
+            lines = [study.line(arm, metric, split) for arm, study in studies.items()]
+            figures.append(line_figure(_title(metric), lines, ylabel=metric, xlabel="generation"))
+    return Section(
+        "Generation by generation",
+        text=[
+            "Group drift is the distance of the groups' shares in the generated population from "
+            "their shares among natural rows: half the sum of the differences, so 0 is no drift "
+            "and 1 is a population of other groups altogether.",
+        ],
+        figures=figures,
+        note=f"Bands: {next(iter(studies.values())).limits()}.",
+        summary=[*_sentences(studies, metrics)],
+    )
+
+
+def _title(metric: str) -> str:
+    return "Drift of the groups' shares" if metric == DRIFT else metric.capitalize()
+
+
+def _sentences(studies: Studies, metrics: Sequence[str]) -> Iterator[str]:
+    """What each arm changed at the last generation, paired by seed, with limits."""
+    arms = [Arm(name, study.config, study.table) for name, study in studies.items()]
+    table = compare(arms, metrics, rounds=(None,))
+    for row in table[table["arm"] != arms[0].name].to_dict("records"):
+        low, high = row["difference_low"], row["difference_high"]
+        if isnan(row["difference"]):
+            continue
+        limits = "no limits between seeds" if isnan(low) else f"{low:+.3f} to {high:+.3f}"
+        yield (
+            f"{row['metric']}, last generation: {row['arm']} differs from {arms[0].name} by "
+            f"{row['difference']:+.3f} ({limits}, {int(row['pairs'])} pairs of seeds)."
+        )
+
+
+def ending(study: Study) -> Counter[str]:
+    """Seeds by the absorbing state that the last classifier is in, "none" for the others."""
+    last = [record.rows[-1].counts["audit"].table for record in study.records.values()]
+    return Counter(absorbed(torch.as_tensor(table)) for table in last)
+
+
+def _ends(studies: Studies) -> Section:
+    rows, tables = [], []
+    if all(s.first.counts["audit"].table.shape[1] == 2 for s in studies.values()):
+        for arm, study in studies.items():
+            states = ending(study)
+            held = sum(n for state, n in states.items() if state != "none")
+            which = ", ".join(f"{n} {state}" for state, n in states.items() if state != "none")
+            rows.append((arm, f"{held} of {sum(states.values())}", which))
+        head = ("arm", "seeds in an absorbing state", "which")
+        tables.append(Table("Last generation", head, rows))
+    tables.append(_shares(studies))
+    return Section(
+        "Where the arms ended",
+        text=["No later generation leaves an absorbing state unless natural rows are mixed in."],
+        tables=tables,
+    )
+
+
+def _shares(studies: Studies) -> Table:
+    """Share of each group in the last generated population, and its distance in features."""
+    rows = []
+    for arm, study in studies.items():
+        for group in study.first.counts["population"].groups:
+            rows.append((arm, group, *_last(study, f"share of {group}", f"frechet.{group}")))
+    head = ("arm", "group", "share of the generated rows", "squared Frechet distance")
+    return Table("Groups at the last generation, mean over seeds", head, rows, folded=True)
+
+
+def _last(study: Study, *metrics: str) -> Iterator[str]:
+    for metric in metrics:
+        value = (
+            study.line("", metric, NOTES).value[-1] if study.has(metric, NOTES) else float("nan")
+        )
+        yield "not estimable" if isnan(value) else f"{value:.3f}"
