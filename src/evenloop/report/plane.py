@@ -67,13 +67,14 @@ def plane_figure(
         axes = figure.add_subplot()
         frame(axes, title, xlabel, ylabel)
         axes.xaxis.set_major_locator(AutoLocator())
+        axes.margins(0.12)
         if limit is not None:
             axes.axvline(limit, color=INK, linewidth=1.0)
         drawn = []
         for place, path in enumerate(paths):
             colour, at = SERIES[place % len(SERIES)], (_mean(path.x), _mean(path.y))
             marker = MARKERS[place % len(MARKERS)]
-            axes.scatter(path.x, path.y, s=9, color=colour, alpha=0.3, marker=marker, linewidths=0)
+            axes.scatter(path.x, path.y, s=14, color=colour, alpha=0.4, marker=marker, linewidths=0)
             style = STYLES[place % len(STYLES)]
             drawn += axes.plot(*at, color=colour, linestyle=style, marker=marker, markersize=5)
             for x, y, mark in zip(*at, path.marks, strict=False):
