@@ -7,6 +7,7 @@ gates of its cuDNN layout are stored transposed, one square block a gate.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,10 @@ class CharLSTM(nn.Module):
         at = lengths[:, None] + torch.arange(WINDOW, device=prompts.device)
         window = behind.gather(1, at)
         return self.logits(window)[:, None], _Window(window[:, None])
+
+    def join(self, caches: Sequence[_Window]) -> _Window:
+        """The windows of all prompts of these caches."""
+        return _Window(torch.cat([one.tokens for one in caches]))
 
     def extend(self, tokens: Tensor, cache: _Window) -> Tensor:
         """Logits (B, K, V) behind one more character (B, K) of every continuation."""

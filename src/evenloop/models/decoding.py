@@ -1,8 +1,8 @@
 """One decoder for every causal language model: greedy, sampled, nucleus and beam.
 
-Prompts of like length are decoded together, whatever their order; a prompt's text depends neither
-on its neighbours nor on padding. Each prompt is read once, its keys and values are kept (and shared
-by all its beams), and a prompt that is finished leaves the batch.
+Prompts of like length are read together, whatever their order, and then go on together, whatever
+their length; a prompt's text depends neither on its neighbours nor on padding. Each prompt is read
+once, its keys and values are kept, and a prompt that is finished leaves the batch.
 
 References: Holtzman et al., "The Curious Case of Neural Text Degeneration" (ICLR 2020) for the
 nucleus; Wu et al., "Google's Neural Machine Translation System" (2016) for length penalties.
@@ -10,7 +10,7 @@ nucleus; Wu et al., "Google's Neural Machine Translation System" (2016) for leng
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol, TypeVar
 
 import torch
@@ -23,7 +23,7 @@ from evenloop.seams import LabelRule
 __all__ = ["Cache", "CausalLM", "draw", "generate", "like_lengths", "prompt_lengths", "without_end"]
 
 DRAWN = ("sample", "nucleus")
-LIKELIEST = 256  # tokens sorted for a nucleus before all of them are
+LIKELIEST = (128, 1024)  # tokens sorted for a nucleus before all of them are
 LOGITS = 1 << 24  # numbers in the largest table of logits of one step (64 MB)
 ROWS = 512
 
@@ -68,6 +68,10 @@ class CausalLM(Protocol[C]):
 
     def start(self, prompts: Tensor, lengths: Tensor, room: int) -> tuple[Tensor, C]:
         """Logits (B, 1, V) behind prompts (B, P), padded on the right; `room` tokens may follow."""
+        ...
+
+    def join(self, caches: Sequence[C]) -> C:
+        """What is remembered of all prompts of these caches, none of which went on yet."""
         ...
 
     def extend(self, tokens: Tensor, cache: C) -> Tensor:
@@ -129,16 +133,15 @@ def generate(
     beams = rule.beams if rule.kind == "beam" else 1
     rows = rows or max(1, min(ROWS, LOGITS // (beams * model.vocabulary)))
     written = torch.full(shape, NOTHING, device=x.device)
+    order = lengths.argsort(descending=True, stable=True)
     with torch.inference_mode():
-        for index in like_lengths(lengths, rows):
-            size = lengths[index]
-            prompts = x[index, : int(size.max())].long().clamp_min(0)
+        for index in order.split(rows) if len(x) else ():
+            logits, cache = _read(model, x[index], lengths[index], rule.max_new_tokens)
             if beams > 1:
-                written[index] = _beam(model, prompts, size, rule)
+                written[index] = _beam(model, logits, cache, rule)
             else:
-                written[index] = _one_by_one(
-                    model, prompts, size, rule, luck[index.to(luck.device)]
-                )
+                own = luck[index.to(luck.device)]
+                written[index] = _one_by_one(model, logits, cache, rule, own)
     return without_end(written, model.end)
 
 
@@ -184,19 +187,24 @@ def draw(logits: Tensor, rule: LabelRule, luck: Tensor) -> Tensor:
     """
     if rule.kind not in DRAWN:
         return logits.argmax(1)
-    scaled = logits.double() / rule.temperature
-    luck = luck.to(scaled.device, scaled.dtype)[:, None]
+    scaled = logits.float() / rule.temperature
+    luck = luck.to(scaled.device, torch.float64)[:, None]
     if rule.kind == "sample":
-        return _inverse(scaled.softmax(1).cumsum(1), luck).flatten()
-    kept = min(LIKELIEST, scaled.shape[1])
+        return _inverse(scaled.double().softmax(1).cumsum(1), luck).flatten()
     norm = scaled.logsumexp(1, keepdim=True)
-    values, tokens = scaled.topk(kept, dim=1)
-    if kept < scaled.shape[1] and bool(((values - norm).exp().sum(1) < rule.top_p).any()):
-        values, tokens = scaled.sort(dim=1, descending=True, stable=True)
-    probs = (values - norm).exp()
-    # A token stays while those before it hold less than top_p, so the first always does.
-    probs = probs.where(probs.cumsum(1) - probs < rule.top_p, 0.0)
-    return tokens.gather(1, _inverse(probs.cumsum(1), luck)).flatten()
+    token = torch.zeros(len(scaled), dtype=torch.long, device=scaled.device)
+    left = torch.arange(len(scaled), device=scaled.device)
+    for kept in (*(k for k in LIKELIEST if k < scaled.shape[1]), scaled.shape[1]):
+        values, tokens = scaled[left].topk(kept, dim=1)
+        mass = (values - norm[left]).double().exp().cumsum(1)
+        # A token stays while those before it hold less than top_p, so the first always does.
+        before = torch.cat([torch.zeros_like(mass[:, :1]), mass[:, :-1]], 1)
+        mass = mass.where(before < rule.top_p, 0.0).cummax(1).values
+        token[left] = tokens.gather(1, _inverse(mass, luck[left])).flatten()
+        left = left[(before[:, -1] < rule.top_p) & (mass[:, -1] < rule.top_p)]
+        if len(left) == 0:
+            break
+    return token
 
 
 def _inverse(mass: Tensor, luck: Tensor) -> Tensor:
@@ -206,14 +214,24 @@ def _inverse(mass: Tensor, luck: Tensor) -> Tensor:
     return torch.searchsorted(mass, goal, right=True).minimum(last)
 
 
+def _read(model: CausalLM[C], x: Tensor, lengths: Tensor, room: int) -> tuple[Tensor, C]:
+    """Logits (B, 1, V) behind prompts x (B, P), longest first, and what is remembered of them."""
+    made = []
+    for index in like_lengths(lengths, len(x)):
+        size = lengths[index]
+        prompts = x[index, : int(size[0])].long().clamp_min(0)
+        made.append(model.start(prompts, size, room))
+    logits = torch.cat([one for one, _ in made])
+    return logits, made[0][1] if len(made) == 1 else model.join([cache for _, cache in made])
+
+
 def _one_by_one(
-    model: CausalLM[C], prompts: Tensor, lengths: Tensor, rule: LabelRule, luck: Tensor
+    model: CausalLM[C], logits: Tensor, cache: C, rule: LabelRule, luck: Tensor
 ) -> Tensor:
     """(B, T) tokens, one chosen at a time; `NOTHING` behind the end."""
     places = rule.max_new_tokens
-    written = prompts.new_full((len(prompts), places), NOTHING)
-    left = torch.arange(len(prompts), device=prompts.device)
-    logits, cache = model.start(prompts, lengths, places)
+    left = torch.arange(len(logits), device=logits.device)
+    written = left.new_full((len(logits), places), NOTHING)
     for t in range(places):
         token = draw(logits[:, 0], rule, luck[left.to(luck.device), t])
         written[left, t] = token
@@ -230,18 +248,17 @@ def _one_by_one(
     return written
 
 
-def _beam(model: CausalLM[C], prompts: Tensor, lengths: Tensor, rule: LabelRule) -> Tensor:
+def _beam(model: CausalLM[C], logits: Tensor, cache: C, rule: LabelRule) -> Tensor:
     """(B, T) tokens of the best hypothesis: highest log-probability / length ** penalty.
 
     A prompt leaves the batch when no running hypothesis can still overtake the best finished one.
     """
     places, beams, end = rule.max_new_tokens, rule.beams, model.end
-    logits, cache = model.start(prompts, lengths, places)
-    left = torch.arange(len(prompts), device=prompts.device)
-    best = torch.full((len(prompts),), -torch.inf, device=prompts.device, dtype=torch.float64)
-    written = prompts.new_full((len(prompts), places), NOTHING)
-    total = best.new_zeros(len(prompts), 1)
-    text = prompts.new_empty(len(prompts), 1, 0)
+    left = torch.arange(len(logits), device=logits.device)
+    best = torch.full((len(left),), -torch.inf, device=left.device, dtype=torch.float64)
+    written = left.new_full((len(left), places), NOTHING)
+    total = best.new_zeros(len(left), 1)
+    text = left.new_empty(len(left), 1, 0)
     for t in range(places):
         score, parent, token = _candidates(total, logits, beams)
         if end is not None:

@@ -7,13 +7,14 @@ decoded by the same decoder as our own models, with their own cache of keys and 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from evenloop.models.decoding import generate
 from evenloop.models.language import (
@@ -25,6 +26,7 @@ from evenloop.models.language import (
     likelihood,
     whole,
 )
+from evenloop.models.roomy import joined_layers, with_room
 from evenloop.models.weights import find_weights
 from evenloop.rng import Rng
 from evenloop.seams import LabelRule
@@ -91,10 +93,20 @@ def generate_options(rule: LabelRule) -> dict[str, Any]:
 
 
 class _Past:
-    """A transformers cache of B x K continuations, flat, and which of their tokens are real."""
+    """A transformers cache of B x K continuations, flat, and which of their tokens are real.
 
-    def __init__(self, past: Any, mask: Tensor) -> None:
+    It gets its room for further tokens when the first of them comes.
+    """
+
+    def __init__(self, past: Any, mask: Tensor, room: int) -> None:
         self.past, self.mask, self.beams = past, mask, 1
+        self.room, self.ready = room, False
+
+    def grown(self) -> Any:
+        """The transformers cache, ready to be extended."""
+        if not self.ready:
+            self.past, self.ready = with_room(self.past, self.room), True
+        return self.past
 
     def spread(self, beams: int) -> None:
         self.past.batch_repeat_interleave(beams)
@@ -158,7 +170,17 @@ class HuggingFaceLM(nn.Module):
         made = self.net(
             input_ids=tokens, attention_mask=mask, use_cache=True, **given, **self._last
         )
-        return made.logits[:, -1:], _Past(made.past_key_values, mask)
+        return made.logits[:, -1:], _Past(made.past_key_values, mask, room)
+
+    def join(self, caches: Sequence[_Past]) -> _Past:
+        """What is remembered of all prompts of these caches, padded to the left."""
+        from transformers import DynamicCache
+
+        wide = max(one.mask.shape[1] for one in caches)
+        more = [wide - one.mask.shape[1] for one in caches]
+        past = joined_layers([o.past for o in caches], more, DynamicCache(config=self.net.config))
+        masks = [pad(one.mask, (m, 0)) for one, m in zip(caches, more, strict=True)]
+        return _Past(past, torch.cat(masks), caches[0].room)
 
     def extend(self, tokens: Tensor, cache: _Past) -> Tensor:
         """Logits (B, K, V) behind one more token (B, K) of every continuation."""
@@ -168,7 +190,7 @@ class HuggingFaceLM(nn.Module):
         made = self.net(
             input_ids=flat,
             attention_mask=cache.mask,
-            past_key_values=cache.past,
+            past_key_values=cache.grown(),
             use_cache=True,
             **given,
         )

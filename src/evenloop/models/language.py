@@ -6,6 +6,7 @@ are Unsupervised Multitask Learners" (2019), at any width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -197,10 +198,12 @@ class SmallLM(nn.Module):
         self.places = nn.Embedding(context, width)
         self.blocks = nn.ModuleList(_Block(width, heads, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
+        # The token weights are also the output's: at this size logits start with deviation 1.
+        nn.init.normal_(self.tokens.weight, std=width**-0.5)
+        nn.init.normal_(self.places.weight, std=width**-0.5 / 2)
         for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.normal_(module.weight, std=0.02)
             if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor, y: Tensor) -> Likelihood:
@@ -234,6 +237,14 @@ class SmallLM(nn.Module):
         last = hidden.gather(1, (lengths - 1)[:, None, None].expand(-1, 1, hidden.shape[2]))
         return self._logits(last), _Remembered(made, lengths, room)
 
+    def join(self, caches: Sequence[_Remembered]) -> _Remembered:
+        """What is remembered of all prompts of these caches, as wide as the longest."""
+        wide = max(one.mask.shape[1] for one in caches)
+        layers = zip(*(one.prompt for one in caches), strict=True)
+        prompt = [torch.cat([_widened(p, wide) for p in parts], 1) for parts in layers]
+        lengths = torch.cat([one.lengths for one in caches])
+        return _Remembered(prompt, lengths, caches[0].own[0].shape[4])
+
     def extend(self, tokens: Tensor, cache: _Remembered) -> Tensor:
         """Logits (B, K, V) behind one more token (B, K) of every continuation."""
         h = self.tokens(tokens) + self.places(cache.lengths + cache.used)[:, None]
@@ -254,6 +265,11 @@ class SmallLM(nn.Module):
     def _logits(self, hidden: Tensor) -> Tensor:
         logits: Tensor = self.norm(hidden) @ self.tokens.weight.T
         return logits
+
+
+def _widened(kept: Tensor, wide: int) -> Tensor:
+    """Keys and values (2, B, H, P, D) with room for `wide` places."""
+    return F.pad(kept, (0, 0, 0, wide - kept.shape[3]))
 
 
 def whole(model: nn.Module, x: Tensor) -> Tensor:
