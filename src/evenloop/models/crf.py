@@ -154,7 +154,7 @@ class _Maps(nn.Module):
 
     def __init__(self, net: ResNet) -> None:
         super().__init__()
-        net.head = nn.Identity()
+        del net.head
         self.net = net
 
     def forward(self, x: Tensor) -> Tensor:

@@ -176,11 +176,11 @@ class FrameReading:
         if self.single:
             named["women.single"] = partial(self._women, single=True)
         for b in range(len(self.bins)):
-            named[f"women.bin{b}"] = partial(self._women_where, bin=b)
+            named[f"women.bin{b}"] = partial(self._women_in, bin=b)
         for verb in self.watched:
             if verb in self.layout.verbs:
                 at = self.layout.verbs.index(verb)
-                named[f"women.{verb}"] = partial(self._women_where, verb=at)
+                named[f"women.{verb}"] = partial(self._women_of, verb=at)
         return named
 
     def _women(self, x: Tensor, y: Tensor, *, single: bool) -> Tensor:
@@ -189,11 +189,11 @@ class FrameReading:
             return women
         return women.where(self._bin.to(y.device)[y[:, 0]] >= 0, torch.nan)
 
-    def _women_where(
-        self, x: Tensor, y: Tensor, *, bin: int | None = None, verb: int | None = None
-    ) -> Tensor:
-        here = y[:, 0] == verb if bin is None else self._bin.to(y.device)[y[:, 0]] == bin
-        return _share(self.read(x, y)).where(here, torch.nan)
+    def _women_in(self, x: Tensor, y: Tensor, *, bin: int) -> Tensor:
+        return _share(self.read(x, y)).where(self._bin.to(y.device)[y[:, 0]] == bin, torch.nan)
+
+    def _women_of(self, x: Tensor, y: Tensor, *, verb: int) -> Tensor:
+        return _share(self.read(x, y)).where(y[:, 0].eq(verb), torch.nan)
 
     def compare(
         self, x: Tensor, written: Tensor, truth: Tensor, trained: GroupedData

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -169,8 +168,8 @@ def _slots(layout: Layout) -> Slots:
     empty = np.ones(int(wide.sum()), bool)
     for first, nouns in zip(start[order], width.flat[order], strict=True):
         empty[first : first + nouns] = False
-    tables: list[Any] = [a.reshape(width.shape) for a in (start, place, width)]
-    return Slots(blocks, *map(torch.from_numpy, tables), torch.from_numpy(empty))
+    first, placed = (torch.from_numpy(a.reshape(width.shape)) for a in (start, place))
+    return Slots(blocks, first, placed, torch.from_numpy(width), torch.from_numpy(empty))
 
 
 def _blocks(width: NDArray[np.int64]) -> tuple[tuple[int, int], ...]:

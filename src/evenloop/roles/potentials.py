@@ -84,7 +84,7 @@ class _Reduced(torch.autograd.Function):
 
 def _parts(noun: Tensor, blocks: tuple[tuple[int, int], ...]) -> list[Tensor]:
     """The blocks of (B, S) potentials as views (B, roles, width)."""
-    cut = noun.split([roles * width for roles, width in blocks], 1)
+    cut = torch.split(noun, [roles * width for roles, width in blocks], 1)
     return [part.view(len(noun), *block) for part, block in zip(cut, blocks, strict=True)]
 
 

@@ -44,7 +44,7 @@ class FrameScores:
         found = {}
         for name, score in self.scores.items():
             there = ~score.isnan()
-            verbs, place = self.verb[there].unique(return_inverse=True)
+            verbs, place = _numbered(self.verb[there])
             total = torch.zeros(len(verbs), dtype=score.dtype, device=score.device)
             total.index_add_(0, place, score[there])
             found[name] = float((total / place.bincount(minlength=len(verbs))).mean())
@@ -52,8 +52,15 @@ class FrameScores:
 
     def verb_weights(self) -> Tensor:
         """(N,) one over the images of the row's verb: the weighted mean of images is by verb."""
-        _, place = self.verb.unique(return_inverse=True)
-        return 1 / place.bincount()[place].double()
+        verbs, place = _numbered(self.verb)
+        count = place.bincount(minlength=len(verbs)).double()
+        return torch.ones_like(count).div(count)[place]
+
+
+def _numbered(verb: Tensor) -> tuple[Tensor, Tensor]:
+    """The verbs that occur, and (N,) which of them each row's is."""
+    verbs, place = torch.unique(verb, return_inverse=True)
+    return verbs, place
 
 
 def _averaged(scores: dict[str, float]) -> dict[str, float]:

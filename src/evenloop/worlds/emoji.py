@@ -150,7 +150,7 @@ class EmojiRoles:
         x = _scenes(torch.from_numpy(pixels), torch.from_numpy(chosen), self.moved, self._rng())
         layout, y = _frames(pictures)
         shown = [pictures[i] for i in chosen.tolist()]
-        columns = {
+        columns: dict[str, Sequence[int] | Codes] = {
             "kind": [p.kind for p in shown],
             "style": [self.styles.index(p.style) for p in shown],
             "gender": [p.gender for p in shown],

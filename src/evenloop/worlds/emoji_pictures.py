@@ -114,7 +114,7 @@ def drawn(pictures: Sequence[Emoji], size: int, cache: Path) -> NDArray[np.uint8
     path = cache / f"emoji-{size}-{key}.npz"
     if path.exists():
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
+            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as kept:
                 pixels: NDArray[np.uint8] = kept["pixels"]
                 return pixels
         except (zipfile.BadZipFile, EOFError, KeyError, ValueError) as error:

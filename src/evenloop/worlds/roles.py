@@ -129,8 +129,8 @@ class ImSitu:
         attributes = (Attribute("bin", names), Attribute("split", ("train", "test")))
         structure = Structure(y.shape[1], listed.layout.codes)
         schema = Schema(reading.classes, attributes, structure)
-        columns = {"bin": torch.tensor(places)[y[:, 0]], "split": split}
-        return GroupedData.of(x, y, columns, schema)
+        bins = torch.tensor(places)[y[:, 0]]
+        return GroupedData.of(x, y, {"bin": bins, "split": split}, schema)
 
     def structured(self) -> Structured:
         """Frames are read for the gender of their agent."""
