@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from evenloop.data import Attribute, GroupedData, Schema, Structure
+from evenloop.models.weights import weights_folder
 from evenloop.objectives.continuation import ContinuationLoss
 from evenloop.readings import Structured
 from evenloop.samplers.trimmed import Trimmed
@@ -37,7 +38,8 @@ class TextOptions:
     """What every source of prompts and continuations can be told.
 
     Attributes:
-        tokens: "words", "characters", "bytes", "charlm", or the folder of a model's tokenizer.
+        tokens: "words", "characters", "bytes", "charlm", the folder of a model's tokenizer, or a
+            model's name ("gpt2") for the folder of its weights.
         vocabulary: words known, where tokens are words; the others become one unknown word. They
             are the most frequent of all rows, the audit's among them.
         weights: folder of the packaged character model, for tokens="charlm".
@@ -192,7 +194,8 @@ def _known(
 
 def _reading(options: Any, tokens: Tokenizer) -> TextReading:
     named = isinstance(options.score, str)
-    made: Scorer = scorer(options.score) if named else options.score
+    detoxify = weights_folder("detoxify")
+    made: Scorer = scorer(options.score, detoxify) if named else options.score
     classes = CLASSES[options.score.partition(":")[0]] if named else ("below", "above")
     return TextReading(
         tokens, Cached(made), classes, options.threshold, options.ngrams, options.hide

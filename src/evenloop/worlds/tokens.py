@@ -20,6 +20,7 @@ from torch import Tensor
 
 from evenloop.data import NOTHING
 from evenloop.models.char_lstm import char_vocabulary
+from evenloop.models.weights import find_weights
 
 __all__ = [
     "Bytes",
@@ -34,6 +35,8 @@ __all__ = [
 ]
 
 KINDS = ("bytes", "characters", "words", "charlm")
+PRETRAINED = ("gpt2", "gpt2-medium", "gpt2-large", "smollm2")
+FILES = ("tokenizer.json", "vocab.json", "encoder.json")
 UNKNOWN = "<unknown>"
 END = "<|endoftext|>"
 _PIECES = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*|[^\w\s]|_")
@@ -212,7 +215,8 @@ def tokenizer(
     Args:
         kind: "bytes", "characters" or "words" (of the texts given), "charlm" (the packaged
             character model's), or a folder with tokenizer.json, or with GPT-2's vocabulary and
-            merges under either of their published names.
+            merges under either of their published names. "gpt2" and other names of models stand
+            for the folder of their weights.
         texts: what a vocabulary is made of.
         size: words of a vocabulary.
         weights: folder of the packaged character model.
@@ -232,11 +236,13 @@ def tokenizer(
         codes = char_vocabulary(weights)
         between = codes.pop("<s>")
         return Codes(codes, size=len(codes) + 2, end=between, start=between)
+    if kind in PRETRAINED:
+        return _from_folder(find_weights(kind, None, *FILES))
     folder = Path(kind).expanduser()
     if not folder.is_dir():
         raise ValueError(
-            f"tokens={kind!r} is neither a folder nor one of {', '.join(KINDS)}; a model's own "
-            "tokenizer lies in the folder of its weights"
+            f"tokens={kind!r} is neither a folder nor one of {', '.join((*KINDS, *PRETRAINED))}; a "
+            "model's own tokenizer lies in the folder of its weights"
         )
     return _from_folder(folder)
 
