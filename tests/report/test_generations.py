@@ -48,7 +48,7 @@ def ran(name: str, *more: str) -> Study:
 
 
 def test_arms_are_compared_generation_by_generation() -> None:
-    ideal = "ideal=[1, 0, 0, 0]"
+    ideal = "ideal=[0, 0, 0, 1]"
     studies = {"plain": ran("a"), "other": ran("b", ideal)}
     course, ends = generation_sections(studies, ["accuracy", "group drift"])
     assert len(course.figures) == 2
