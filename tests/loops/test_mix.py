@@ -59,6 +59,15 @@ def test_ratios_move_with_learning_only():
     assert moved["updates"] == 22
 
 
+def test_features_that_are_reused_still_move_the_shares():
+    world, _ = small_world(300)
+    options = {**QUICK, "ratio_lr": 0.1, "inner_data": "train_batch"}
+    cheap, exact = (step(Mix(**options, reuse=reuse), world)[1].values for reuse in (0, 1))
+    mu = [k for k in cheap if k.startswith("mu ")]
+    assert all(cheap[k] != 0.5 for k in mu)
+    assert [cheap[k] for k in mu] != [exact[k] for k in mu]  # 0 leaves it to inner_data: 2
+
+
 def test_frozen_ends_with_the_ratios_its_scout_learned():
     world, _ = small_world(300)
     first, one = step(Mix(**QUICK, method="frozen", ratio_lr=0.1), world)
@@ -248,6 +257,8 @@ def test_a_cell_without_real_rows_is_an_alarm_not_an_end():
         ({"validation": 0.0}, "validation must be a share"),
         ({"ema": 1.0}, "ema must be"),
         ({"made_rows": 0}, "made_rows must be"),
+        ({"rows": -1}, "rows must not be negative, got -1"),
+        ({"reuse": -1}, "reuse must not be negative, got -1"),
         ({"method": "fairbatch", "fairness": "worst_cell"}, "fairbatch knows"),
         ({"accuracy_weight": -1.0}, "accuracy_weight"),
     ],
