@@ -188,5 +188,6 @@ def _by_cell(row: Row) -> dict[str, Floats]:
 
 
 def _interval(label: str, runs: Runs) -> Interval:
-    """Mean and limits, which are nan for one run."""
-    return Interval(label, float(runs.mean), float(runs.low), float(runs.high))
+    """Mean and limits, which are nan for one run; ratios have none below 0."""
+    low = float(np.maximum(runs.low, 0))
+    return Interval(label, float(runs.mean), low, float(runs.high))

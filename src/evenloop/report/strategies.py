@@ -108,7 +108,8 @@ def _enriched(studies: Studies) -> list[str]:
         ratios = [mine[s] / before[s] for s in mine if before.get(s)]
         if ratios:
             over = across_runs(ratios)
-            limits = "" if isnan(float(over.low)) else f" [{over.low:.2f}, {over.high:.2f}]"
+            low, high = max(float(over.low), 0.0), float(over.high)
+            limits = "" if isnan(high) else f" [{low:.2f}, {high:.2f}]"
             told.append(
                 f"{arm} bought rare cells {float(over.mean):.2f}{limits} times as often as {name} "
                 f"({len(ratios)} seed{'s' if len(ratios) > 1 else ''})."
