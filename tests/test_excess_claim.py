@@ -41,6 +41,14 @@ def test_on_training_rows_the_gap_is_what_it_is(prefix: str) -> None:
     assert broken.measured == pytest.approx(1 / 15)
 
 
+def test_a_gap_of_exactly_the_tolerance_keeps_it_on_training_rows_alone() -> None:
+    rows = [row([85, 100, 100], [100, 100, 100])]  # overall loss .05, a lost .15
+    assert ExcessGapClaim(0.1, "fit").verdict(rows, 0).says == "within"
+    assert ExcessGapClaim(0.1, "fit").alarm(rows) is None
+    assert ExcessGapClaim(0.0999, "fit").verdict(rows, 0).says == "exceeds"
+    assert ExcessGapClaim(0.1, "audit").verdict(rows, 0).says == "inconclusive"
+
+
 def test_on_the_audit_split_it_takes_more_than_noise_to_break_it() -> None:
     few, many = ([row([9 * k, 10 * k, 10 * k], [10 * k] * 3)] for k in (1, 1000))
     claim = ExcessGapClaim(0.02, "audit")

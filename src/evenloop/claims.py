@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isnan, nan
 from typing import Literal, Protocol
 
@@ -345,6 +345,12 @@ class ExcessGapClaim(Claim):
         if absent and not worst.value - Z95 * error > self.tolerance:
             return Measured(nan, nan, n)
         return Measured(worst.value, error, n)
+
+    def verdict(self, rows: Sequence[Row], round: int) -> Verdict:
+        """As every claim's; a gap of exactly the tolerance keeps it where nothing is estimated."""
+        found = Verdict.of(round, self.bound(rows, round), self.measured(rows, round))
+        even = self.split == "fit" and abs(found.slack) < 1e-12
+        return replace(found, says="within") if even else found
 
     def alarm(self, rows: Sequence[Row]) -> str | None:
         """Names the split, the gap and the tolerance when a group surely pays more."""
