@@ -303,6 +303,15 @@ def test_a_batch_smaller_than_the_number_of_cells_is_refused():
         Mix().init(small, None, Rng.of(0))
 
 
+def test_batches_in_parts_suit_held_out_alignments_only():
+    world, _ = small_world(300)
+    parts = replace(world, recipe=replace(world.recipe, batch=16, micro_batch=4))
+    _, notes = step(Mix(**QUICK, ratio_lr=0.1), parts)
+    assert notes.values["updates"] == 22
+    with pytest.raises(ValueError, match="micro_batch=4 takes batch=16 in parts"):
+        Mix(inner_data="train_batch").init(parts, None, Rng.of(0))
+
+
 def test_worlds_that_fit_are_taken():
     world, _ = small_world(300)
     for loop in (Mix(lambda_min=0.4, mu_init=0.9), Mix(generator="smoothed", method="topped_up")):

@@ -46,7 +46,8 @@ def check_world(loop: Mix, world: World, data: GroupedData, rng: Rng) -> None:
     Raises:
         ValueError: no attribute in `by`, an unknown positive class, a batch smaller than the number
             of cells, a method that needs generated rows where there are none, a generator that
-            does not suit the rows, shares out of range, or a net that has no head to find.
+            does not suit the rows, shares out of range, batches in parts whose alignments are
+            asked whole, or a net that has no head to find.
     """
     cells = CellIndex.of(data, group_columns(world))
     if loop.uses_positive:
@@ -62,6 +63,12 @@ def check_world(loop: Mix, world: World, data: GroupedData, rng: Rng) -> None:
         raise ValueError(
             f"method={loop.method} needs generated rows: set generator=smoothed (tables) or "
             "generated= files of the run"
+        )
+    parts = world.recipe.micro_batch
+    if loop.inner_data == "train_batch" and parts is not None and parts < world.recipe.batch:
+        raise ValueError(
+            f"inner_data=train_batch looks at a batch in one pass, but micro_batch={parts} takes "
+            f"batch={world.recipe.batch} in parts; set micro_batch=null or inner_data=validation"
         )
     _check_generator(loop, data)
     if loop.method in (*LEARNING, "fixed"):
