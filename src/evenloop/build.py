@@ -20,6 +20,7 @@ from evenloop.data import GroupedData
 from evenloop.fit import TrainsItself
 from evenloop.loop import Loop, World, chain
 from evenloop.models import Pixels
+from evenloop.population_claim import PopulationClaim
 from evenloop.readings import HasStructure, Structured
 from evenloop.recipe import RECIPES, Recipe
 from evenloop.record import kept_models
@@ -327,6 +328,9 @@ def _claims(config: RunConfig, data: GroupedData) -> tuple[Claim, ...]:
                 continue  # the rows a model dares to label are selected: the theorem is silent
             rows = values.get("train_on", "all")
             found += [FeedbackClaim(klass, kind, rows) for kind in ("first", "running")]
+        kept = (entry.get("regenerate") or {}).get("tolerance")
+        if kept is not None:
+            found.append(PopulationClaim(float(kept)))
         fields = entry.get("prune") or {}
         if fields.get("tolerance") is not None:
             tolerance = float(fields["tolerance"])

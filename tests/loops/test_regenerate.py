@@ -344,6 +344,7 @@ def started(**fields: Any) -> Callable[[], State]:
     [
         ({"loss": "bce"}, "loss must be one of"),
         ({"synthetic": 1.2}, r"share in \[0, 1\]"),
+        ({"tolerance": 1.5}, r"tolerance must be a difference of shares in \[0, 1\]"),
         ({"population": 0}, "population must be at least 1"),
         ({"blocks": 0}, "blocks must be at least 1"),
         ({"reparation": "classifier", "budget": 0}, "curates nothing"),
@@ -361,7 +362,9 @@ def started(**fields: Any) -> Callable[[], State]:
 def test_bad_fields_are_named_before_anything_is_trained(fields: Any, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         started(**fields)()
-    started(reparation="classifier", budget=1, ideal=(0.1, 0.2, 0.3, 0.4), validation=10)()
+    started(
+        reparation="classifier", budget=1, ideal=(0.1, 0.2, 0.3, 0.4), validation=10, tolerance=0.1
+    )()
 
 
 def test_groups_are_needed() -> None:

@@ -76,6 +76,8 @@ class Regenerate(Loop):
         blocks: batches drawn and annotated at once.
         compat_batching: the study's steps: annotators and un-repaired classifiers train at the
             generator's batch size, and every epoch has as many steps as the generator's.
+        tolerance: the claim of a run: largest distance of a group's share among generated rows
+            from its natural share, in [0, 1] (`PopulationClaim`); None claims nothing.
     """
 
     natural: int = 0
@@ -105,6 +107,7 @@ class Regenerate(Loop):
     generator_clip: float | None = None
     blocks: int = 4
     compat_batching: bool = False
+    tolerance: float | None = None
 
     def __post_init__(self) -> None:
         if self.loss not in PRESETS:
@@ -114,6 +117,10 @@ class Regenerate(Loop):
         for name, least in LEAST.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.tolerance is not None and not 0 <= self.tolerance <= 1:
+            raise ValueError(
+                f"tolerance must be a difference of shares in [0, 1], got {self.tolerance}"
+            )
         Quota(self.budget, self.ideal, self.fill)
         if self.reparation != "none" and budget_of(self.budget, 100) == 0:
             raise ValueError(
