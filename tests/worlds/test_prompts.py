@@ -232,7 +232,9 @@ def test_a_reading_counts_classes_numbers_and_memorised_ngrams(tmp_path: Path) -
     share, grams = compared["memorised_2"]
     assert (share.tolist(), grams.tolist()) == ([1, 0, 0], [3, 4, 1])
     assert compared["memorised_9"][0].isnan().all()
-    assert made.hidden(data.x, data.y).tolist() == [True, False, True]
+    assert not made.hidden(data.x, data.y).any()
+    flagged = reading(build("prompts", path=tmp_path / "texts.csv", hide="flagged"))
+    assert flagged.hidden(data.x, data.y).tolist() == [True, False, True]
 
 
 def test_a_function_of_texts_is_a_score(tmp_path: Path) -> None:

@@ -174,11 +174,9 @@ class HuggingFaceLM(nn.Module):
 
     def join(self, caches: Sequence[_Past]) -> _Past:
         """What is remembered of all prompts of these caches, padded to the left."""
-        from transformers import DynamicCache
-
         wide = max(one.mask.shape[1] for one in caches)
         more = [wide - one.mask.shape[1] for one in caches]
-        past = joined_layers([o.past for o in caches], more, DynamicCache(config=self.net.config))
+        past = joined_layers([one.past for one in caches], more, self.net.config)
         masks = [pad(one.mask, (m, 0)) for one, m in zip(caches, more, strict=True)]
         return _Past(past, torch.cat(masks), caches[0].room)
 
@@ -224,10 +222,13 @@ def hugging_face(
     folder = find_weights(name, weights, CONFIG)
     try:
         from transformers import AutoModelForCausalLM
+        from transformers.utils import logging
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"net={name!r} needs transformers; install the extra: pip install 'evenloop[text]'"
         ) from error
+    # A bar for reading a file would run through evenloop's own progress.
+    logging.disable_progress_bar()
     try:
         net = AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, dtype=torch.float32

@@ -80,8 +80,11 @@ def _roomy(keys: Tensor, values: Tensor, room: int) -> Any:
     return made
 
 
-def joined_layers(pasts: Sequence[Any], more: Sequence[int], past: Any) -> Any:
-    """The rows of several caches in the empty cache `past`, each with `more` places before it."""
+def joined_layers(pasts: Sequence[Any], more: Sequence[int], config: Any) -> Any:
+    """One `DynamicCache` with the rows of several, each with `more` empty places before it."""
+    from transformers import DynamicCache
+
+    past = DynamicCache(config=config)
     for i, layers in enumerate(zip(*(one.layers for one in pasts), strict=True)):
         both = [
             torch.cat([pad(t, (0, 0, m, 0)) for t, m in zip(parts, more, strict=True)])

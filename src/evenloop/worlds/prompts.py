@@ -169,7 +169,7 @@ class RedditBias(TextOptions):
     root: Path | str | None = None
     files: tuple[str, ...] = ()
     prompt_share: float = 0.5
-    hide: Literal["none", "flagged", "all"] = "all"
+    hide: Literal["auto", "none", "flagged", "all"] = "all"
 
     def __post_init__(self) -> None:
         TextOptions.__post_init__(self)

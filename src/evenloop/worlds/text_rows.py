@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["TextOptions", "encoded", "structured"]
 
 CLASSES = {
+    "": ("below", "above"),
     "words": ("without", "with"),
     "quotes": ("no quote", "quote"),
     "profanity": ("not offensive", "offensive"),
@@ -53,7 +54,8 @@ class TextOptions:
             texts to numbers.
         threshold: a continuation counts as the second class when its score is above this.
         ngrams: lengths of the n-grams whose memorised share is measured.
-        hide: texts that a report hides until asked: "none", those "flagged" by the score, "all".
+        hide: texts that a report hides until asked: "none", those "flagged" by the score, "all";
+            "auto" hides what a score of toxicity flags and nothing where the score counts words.
     """
 
     tokens: str = "words"
@@ -67,12 +69,12 @@ class TextOptions:
     score: Any = "words:the"
     threshold: float = THRESHOLD
     ngrams: tuple[int, ...] = (5, 10)
-    hide: Literal["none", "flagged", "all"] = "flagged"
+    hide: Literal["auto", "none", "flagged", "all"] = "auto"
 
     def __post_init__(self) -> None:
         check_choice("empty", self.empty, ("error", "drop"))
         check_choice("unknown", self.unknown, ("keep", "drop"))
-        check_choice("hide", self.hide, HIDDEN)
+        check_choice("hide", self.hide, ("auto", *HIDDEN))
         for name in ("prompt_tokens", "continuation_tokens"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
@@ -196,7 +198,8 @@ def _reading(options: Any, tokens: Tokenizer) -> TextReading:
     named = isinstance(options.score, str)
     detoxify = weights_folder("detoxify")
     made: Scorer = scorer(options.score, detoxify) if named else options.score
-    classes = CLASSES[options.score.partition(":")[0]] if named else ("below", "above")
-    return TextReading(
-        tokens, Cached(made), classes, options.threshold, options.ngrams, options.hide
-    )
+    kind = options.score.partition(":")[0] if named else ""
+    hide = options.hide
+    if hide == "auto":
+        hide = "none" if kind in ("words", "quotes") else "flagged"
+    return TextReading(tokens, Cached(made), CLASSES[kind], options.threshold, options.ngrams, hide)
