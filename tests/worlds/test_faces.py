@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
+from evenloop.groups import GroupIndex
 from evenloop.worlds.faces import FAIR_RACES, UTK_RACES, FairFace, UTKFace
 from worlds.layouts import encoded, pixels, write_fairface, write_image, write_utkface
 
@@ -137,6 +138,24 @@ def test_fairface_joins_its_splits(tmp_path: Path) -> None:
     assert val.truth.tolist() == [1, 0]
     assert val.x.shape == (2, 3, 4, 4)
     assert val.schema.attributes == data.schema.attributes
+
+
+def test_fairface_in_the_28_strata_and_splits_of_the_generator_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_fairface(tmp_path)
+    monkeypatch.setattr("evenloop.worlds.faces.STUDY_TEST_ROWS", 2)
+    source = FairFace(tmp_path, target="gender", ages="binary", splits="study")
+    data = source.load()
+    assert data.attribute("age").tolist() == [0, 1, 1, 0, 0]
+    assert data.attribute("split").tolist() == [2, 2, 0, 1, 1]
+    assert {a.name: a.values for a in data.schema.attributes}["split"][2] == "test"
+    strata = GroupIndex.of(data, ["label", "race", "age"])
+    assert strata.size == 28
+    with pytest.raises(ValueError, match="needs split='all'"):
+        FairFace(tmp_path, split="val", splits="study")
+    with pytest.raises(ValueError, match="ages"):
+        FairFace(tmp_path, ages="decades")
 
 
 def test_fairface_from_the_cache(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+import numpy as np
+
 from evenloop.data import GroupedData
 from evenloop.worlds.base import (
     Card,
@@ -44,6 +46,9 @@ FAIR_RACES = (
 FAIR_GENDERS = ("Male", "Female")
 FAIR_AGES = ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70")
 FAIR_SPLITS = ("train", "val")
+STUDY_SPLITS = ("train", "validation", "test")
+STUDY_TEST_ROWS = 10_954
+"""First rows of the training list that the generator-feedback study tests on."""
 
 _log = logging.getLogger(__name__)
 _UTK_NAME = re.compile(r"(\d{1,3})_([01])_([0-4])_.*\.jpe?g", re.IGNORECASE)
@@ -164,6 +169,10 @@ class FairFace:
             val they name.
         target: which of race, gender and age is the label.
         split: "train", "val", or "all" (train, then val).
+        ages: "bins" (the nine of the set) or "binary" (0-29 and 30 or more), with which gender,
+            race and age make the 28 strata of Wyllie, Shumailov and Papernot (FAccT 2024).
+        splits: "official", or "study": of the training list the first 10,954 rows are the test
+            rows, and the official validation list validates; with split="all".
         resize: side of the square every face is stretched to.
         cache: folder that keeps the decoded pictures, or None.
     """
@@ -182,12 +191,20 @@ class FairFace:
     root: Path | str | None = None
     target: Literal["race", "gender", "age"] = "race"
     split: Literal["all", "train", "val"] = "all"
+    ages: Literal["bins", "binary"] = "bins"
+    splits: Literal["official", "study"] = "official"
     resize: int | None = None
     cache: Path | str | None = None
 
     def __post_init__(self) -> None:
         check_choice("target", self.target, TARGETS)
         check_choice("split", self.split, ("all", *FAIR_SPLITS))
+        check_choice("ages", self.ages, ("bins", "binary"))
+        check_choice("splits", self.splits, ("official", "study"))
+        if self.splits == "study" and self.split != "all":
+            raise ValueError(
+                f"splits='study' cuts the training list and needs split='all', got {self.split!r}"
+            )
         check_size("resize", self.resize)
 
     @property
@@ -218,10 +235,25 @@ class FairFace:
             coded: dict[str, Coded] = {
                 "gender": code_labels(frame["gender"], "gender", FAIR_GENDERS),
                 "race": code_labels(frame["race"], "race", FAIR_RACES),
-                "age": code_labels(frame["age"], "age", FAIR_AGES),
-                "split": code_labels(frame["split"], "split", FAIR_SPLITS),
+                "age": _ages(code_labels(frame["age"], "age", FAIR_AGES), self.ages),
+                "split": _splits(code_labels(frame["split"], "split", FAIR_SPLITS), self.splits),
             }
             x = decode(paths, [str(p) for p in paths], resize=self.resize)
             return assemble(x, coded[self.target], coded)
 
         return cached(self, self.cache, (p for p in paths if p.exists()), make)
+
+
+def _ages(age: Coded, ages: str) -> Coded:
+    """The nine bins, or 0 up to "20-29" and 1 from "30-39" on."""
+    if ages == "bins":
+        return age
+    return Coded((age.codes > FAIR_AGES.index("20-29")).astype(np.int64), ("0-29", "30 or more"))
+
+
+def _splits(split: Coded, splits: str) -> Coded:
+    """The official splits, or those of the generator-feedback study; train comes before val."""
+    if splits == "official":
+        return split
+    early = np.arange(len(split.codes)) < STUDY_TEST_ROWS
+    return Coded(np.where(split.codes == 1, 1, np.where(early, 2, 0)), STUDY_SPLITS)
