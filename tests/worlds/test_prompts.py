@@ -114,6 +114,30 @@ def test_continuations_with_unknown_words_can_be_left_out(tmp_path: Path) -> Non
         build("prompts", path=path, vocabulary=2, unknown="drop").load()
 
 
+def test_a_table_keeps_texts_as_they_are(tmp_path: Path) -> None:
+    rows = [{"prompt": "NA", "continuation": " ?", "who": "cat"}]
+    source = build("prompts", path=table(tmp_path, rows), tokens="bytes")
+    data = source.load()
+    assert reading(source).texts(data.x) == ["NA"]
+    assert reading(source).texts(data.y) == [" ?"]
+
+
+def test_a_table_that_is_not_utf8_stops(tmp_path: Path) -> None:
+    (tmp_path / "texts.csv").write_bytes("prompt,continuation\na,caf\u00e9\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"texts\.csv is not UTF-8"):
+        build("prompts", path=tmp_path / "texts.csv").load()
+    (tmp_path / "good.csv").write_bytes("prompt,continuation\na,caf\u00e9\n".encode())
+    assert len(build("prompts", path=tmp_path / "good.csv").load()) == 1
+
+
+@pytest.mark.parametrize("name", ["empty.csv", "absent.csv", "texts.doc"])
+def test_a_table_that_cannot_be_read_stops(tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty.csv").touch()
+    (tmp_path / "texts.doc").touch()
+    with pytest.raises((ValueError, FileNotFoundError), match=name):
+        build("prompts", path=tmp_path / name).load()
+
+
 def test_an_absent_column_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="text"):
         build("prompts", path=table(tmp_path), continuation="text").load()

@@ -135,7 +135,7 @@ def generate(
     written = torch.full(shape, NOTHING, device=x.device)
     order = lengths.argsort(descending=True, stable=True)
     with torch.inference_mode():
-        for index in order.split(rows) if len(x) else ():
+        for index in torch.split(order, rows) if len(x) else ():
             logits, cache = _read(model, x[index], lengths[index], rule.max_new_tokens)
             if beams > 1:
                 written[index] = _beam(model, logits, cache, rule)

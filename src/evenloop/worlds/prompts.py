@@ -255,15 +255,36 @@ class Prompts(TextOptions):
         import pandas as pd
 
         path = Path(self.path).expanduser()
-        if path.suffix == ".jsonl":
-            if not path.is_file():
-                raise FileNotFoundError(f"{path} is not there; path= takes your own table")
-            table = pd.DataFrame([json.loads(line) for line in _lines(path)])
-        else:
-            table = read_table(path)
+        table = _text_table(path)
         need_columns(table, [self.prompt, self.continuation, *self.groups], str(path))
         texts = {"prompt": table[self.prompt], "continuation": table[self.continuation]}
         return pd.DataFrame({**texts, **{name: table[name] for name in self.groups}})
+
+
+def _text_table(path: Path) -> pd.DataFrame:
+    """A table as it is written: no text is taken for a missing value, no space is cut off.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be parsed, or is not UTF-8.
+    """
+    import pandas as pd
+
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there; path= takes your own table")
+    if path.suffix == ".jsonl":
+        return pd.DataFrame([json.loads(line) for line in _lines(path)])
+    if not path.name.endswith((".csv", ".csv.gz", ".tsv", ".tsv.gz")):
+        return read_table(path)
+    separator = "\t" if ".tsv" in path.suffixes else ","
+    try:
+        return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not UTF-8 ({error.reason} at byte {error.start} of a block); convert it"
+        ) from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise ValueError(f"{path} cannot be read as a table: {error}") from error
 
 
 def _lines(path: Path) -> Iterator[str]:
