@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evenloop.build import assemble
+from evenloop.build import assemble, check
 from evenloop.config import ConfigError, load
 from evenloop.objectives.group_dro import GroupDRO
 from evenloop.objectives.reweight import Reweight
@@ -28,15 +28,51 @@ def test_every_objective_builds_anew_from_its_name(name: str) -> None:
     assert build() is not build()
 
 
-def test_none_is_the_loops_own() -> None:
-    assert sampler(None) is None
-    assert objective(None) is None
+def test_none_and_the_plain_names_are_the_recipes_own() -> None:
+    assert sampler(None) is sampler({"name": "uniform"}) is None
+    assert objective(None) is objective({"name": "erm"}) is None
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["objective=reweight", "recipe.label_smoothing=0.1"],
+        ["sampler=quota", "recipe.drop_last=true"],
+    ],
+)
+def test_a_seam_and_a_recipe_that_contradict_each_other_are_named(settings: list[str]) -> None:
+    with pytest.raises(ConfigError, match="contradict each other"):
+        assemble(load("demo", settings), 0)
+    plain = [s.replace("reweight", "erm").replace("quota", "uniform") for s in settings]
+    assert assemble(load("demo", plain), 0).world.sampler is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["sampler=quota", "sampler.ideal=[0.5, 0.5]"], "ideal"),
+        (["objective=group-dro", "recipe.micro_batch=4"], "micro_batch=4 needs an objective"),
+        (["audit_draws=5"], "audit_draws=5 needs a net with dropout"),
+    ],
+)
+def test_what_training_would_end_with_is_found_before(settings: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check(load("demo", settings))
+    check(load("demo", ["sampler=quota", "objective=reweight", "recipe.micro_batch=4"]))
+
+
+def test_the_feedback_bound_is_not_claimed_where_people_label_chosen_rows() -> None:
+    chosen = "loop=[relabel, {acquire: {initial: 50, query: 5}}]"
+    drawn = "loop=[relabel, {acquire: {initial: 50, query: 5, heuristic: random}}]"
+    assert not assemble(load("demo", [chosen]), 0).claims
+    assert len(assemble(load("demo", [drawn]), 0).claims) == 2
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"name": "quotas"}, "sampler='quotas' is not known; did you mean 'quota'"),
+        ({"name": "uniform", "drop_last": True}, "sampler='uniform' is not known|has no field"),
         (
             {"name": "quota", "budgets": 3},
             "sampler quota has no field 'budgets'; did you mean 'budget'",

@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from evenloop import metrics
+from evenloop import measures, metrics
 from evenloop.accumulation import update_events
 from evenloop.audit import Audit
 from evenloop.config import RunConfig
 from evenloop.counts import Moments
-from evenloop.data import NOTHING, GroupedData, Structure
+from evenloop.data import NOTHING, Attribute, GroupedData, Structure
 from evenloop.fit import fit
 from evenloop.groups import GroupIndex
-from evenloop.loop import World, run
+from evenloop.loop import World, chain, run
+from evenloop.loops.acquire import Acquire
+from evenloop.loops.prune import Prune
 from evenloop.loops.relabel import Relabel
 from evenloop.models import build, seeded
 from evenloop.objectives.group_dro import GroupDRO
@@ -135,8 +137,16 @@ def test_published_accumulation_steps_at_its_own_times_and_rates() -> None:
 
 
 def test_published_accumulation_needs_parts_and_a_linear_rate() -> None:
-    with pytest.raises(ValueError, match="accumulation='published' needs schedule='linear'"):
-        Recipe(accumulation="published", micro_batch=2)
+    for fields in (
+        {"micro_batch": 2},
+        {"schedule": "linear"},
+        {"schedule": "linear", "micro_batch": 6, "batch": 16},
+        {"schedule": "linear", "micro_batch": 2, "final_lr": 0.1},
+    ):
+        with pytest.raises(ValueError, match="accumulation='published' needs schedule='linear'"):
+            Recipe(accumulation="published", **fields)  # type: ignore[arg-type]
+    fine = Recipe(accumulation="published", schedule="linear", micro_batch=4, batch=16)
+    assert fine.batch_taken == 4
     with pytest.raises(ValueError, match="micro_batch must be 1 or more, or None, got 0"):
         Recipe(micro_batch=0)
 
@@ -228,6 +238,24 @@ class TestWrongInput:
         with pytest.raises(ValueError, match=f"{field}={value} needs class labels"):
             loop.init(world(), None, Rng.of(0))
 
+    def test_loops_that_need_classes_refuse_them_before_anything_runs(self) -> None:
+        for loop in (Acquire(initial=20, query=5), chain(LOOP, Prune(tolerance=0.1))):
+            with pytest.raises(ValueError, match="needs labels that are classes"):
+                run(loop, world(), audit(), rounds=1)
+        assert len(run(chain(LOOP), world(), audit(), rounds=1).rows) == 1
+
+    def test_a_rule_that_is_a_function_is_for_classes(self) -> None:
+        loop = Relabel(label_rule=lambda probs, generator: probs.argmax(1))
+        with pytest.raises(ValueError, match="a function only where labels are classes"):
+            loop.init(world(), None, Rng.of(0))
+
+    def test_a_net_that_does_not_write_is_named(self) -> None:
+        def net(rng: Rng) -> torch.nn.Module:
+            return build("logistic", features=5, classes=2, seed=rng.seed)
+
+        with pytest.raises(TypeError, match="does not write labels"):
+            audit().written(net(Rng.of(0)), lambda model, x: x, pairs(5))
+
     def test_an_audit_of_structured_labels_needs_a_reading(self) -> None:
         with pytest.raises(ValueError, match="need a reading="):
             Audit(pairs(5))
@@ -240,11 +268,35 @@ class TestWrongInput:
             ({"top_p": 0.0}, r"top_p is a probability in \(0, 1\]"),
             ({"beams": 0}, "beams must be a whole number from 1 on"),
             ({"max_new_tokens": 1.5}, "max_new_tokens must be a whole number"),
+            ({"length_penalty": float("nan")}, "length_penalty must be finite, got nan"),
         ],
     )
     def test_rules_are_checked(self, fields: dict[str, object], message: str) -> None:
         with pytest.raises(ValueError, match=message):
             LabelRule(**fields)  # type: ignore[arg-type]
+
+
+def test_losses_of_an_epoch_are_means_over_units_not_over_batches() -> None:
+    class Doubled(PairLoss):
+        """Counts a row of the left side twice."""
+
+        def units(self, y: torch.Tensor) -> torch.Tensor:
+            return (2.0 - y[:, 0] % 2).sum()
+
+    data, net = pairs(10), new()
+    recipe = Recipe(lr=1e-12, batch=4, epochs=1)
+    done = fit(net, data, GroupIndex.of(data), recipe=recipe, rng=Rng.of(0), objective=Doubled())
+    order = torch.cat(
+        list(
+            Uniform().epoch(
+                data, GroupIndex.of(data), batch=4, rng=Rng.of(0).at("epoch", 0).at("sampler")
+            )
+        )  # type: ignore[arg-type]
+    )
+    parts = [data.take(order[start : start + 4]) for start in (0, 4, 8)]
+    losses = [float(PairLoss().loss(net(p.x, p.y), p.y, p.y).detach()) for p in parts]
+    units = [float(Doubled().units(p.y)) for p in parts]
+    assert np.isclose(done.losses[0], np.average(losses, weights=units), rtol=1e-5)
 
 
 class TestBias:
@@ -254,7 +306,27 @@ class TestBias:
         one = GroupIndex(torch.zeros(3).long(), ("all",))
         said, given = torch.tensor([1.0, 2.0, 6.0]), torch.tensor([0.0, 3.0, 3.0])
         table = Moments.of_bias(said, given, one).table
-        assert table.tolist() == Moments.of(said - given, one).table.tolist()
+        assert np.allclose(table, Moments.of(said - given, one).table)
+
+    @pytest.mark.parametrize("k", [2, 3, 10])
+    def test_limits_hold_where_it_applies_to_few_items(self, k: int) -> None:
+        rng, inside = np.random.default_rng(k), 0
+        groups = GroupIndex(torch.zeros(200).long(), ("all",))
+        for _ in range(600):
+            said, given = np.full(200, np.nan), rng.normal(0.0, 1.0, 200)
+            said[rng.choice(200, k, replace=False)] = rng.normal(0.5, 1.0, k)
+            moments = Moments.of_bias(torch.tensor(said), torch.tensor(given), groups)
+            limits = measures.mean(moments)
+            assert limits.support[0] == k
+            inside += bool(limits.low[0] <= 0.5 <= limits.high[0])
+        assert inside / 600 > 0.92
+
+    def test_one_item_has_a_value_and_no_limits(self) -> None:
+        one = GroupIndex(torch.zeros(3).long(), ("all",))
+        said = torch.tensor([1.0, torch.nan, torch.nan])
+        found = measures.mean(Moments.of_bias(said, torch.zeros(3), one))
+        assert (found.value[0], found.support[0]) == (1.0, 1)
+        assert np.isnan(found.low[0])
 
     def test_its_spread_is_that_of_repeated_draws_where_they_do_not(self) -> None:
         rng = np.random.default_rng(1)
@@ -263,6 +335,7 @@ class TestBias:
         given[rng.random(3_000) < 0.2] = np.nan
         one = GroupIndex(torch.zeros(3_000).long(), ("all",))
         n, total, squares = Moments.of_bias(torch.tensor(said), torch.tensor(given), one).table[0]
+        assert n == min((~np.isnan(said)).sum(), (~np.isnan(given)).sum())
         assert np.isclose(total / n, np.nanmean(said) - np.nanmean(given))
         draws = [rng.integers(0, 3_000, 3_000) for _ in range(400)]
         again = [np.nanmean(said[d]) - np.nanmean(given[d]) for d in draws]
@@ -288,6 +361,8 @@ class TestTable:
         assert np.isclose(bias["value"], said - given)
         assert bias["low"] < bias["value"] < bias["high"]
         assert bias["n"] == 80
+        odd = int((pairs(80, seed=1).truth[:, 0] % 2).sum())
+        assert table.loc[("bias of second if odd", "all"), "n"] <= odd
         assert (
             table.loc[("first code", "left"), "n"] + table.loc[("first code", "right"), "n"] == 40
         )
@@ -353,3 +428,25 @@ def test_items_without_weight_and_absent_groups_have_no_say() -> None:
     groups = GroupIndex(torch.tensor([0, 0]), ("a", "b"))
     table = Moments.of_ratio(torch.tensor([1.0, 9.0]), torch.tensor([3.0, 0.0]), groups).table
     assert table.tolist() == [[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]
+
+
+def test_right_rules_pass() -> None:
+    assert LabelRule("beam", 0.5, 1.0, 3, -0.5, 1).beams == 3
+
+
+def test_groups_of_one_value_keep_their_rows_for_all() -> None:
+    one_sided = pairs(40).take(pairs(40).attribute("side") == 0)
+    schema = type(PAIRS)(PAIRS.classes, (Attribute("side", ("left",)),), PAIRS.structure)
+    data = GroupedData.of(one_sided.x, one_sided.truth, {"side": [0] * len(one_sided)}, schema)
+    found = Audit(data, ("side",), reading=Parity())
+    _, moments = found.written(new(), lambda net, x: net.write(x, LabelRule(), Rng.of(0)), data)
+    assert moments["audit.right.all"].groups == ("all",)
+
+
+def test_masks_of_every_kind_take_their_rows() -> None:
+    data = pairs(4)
+    mask = [False, False, True, True]
+    for given in (mask, np.array(mask), torch.tensor(mask)):
+        assert data.take(given).row.tolist() == [2, 3]
+    with pytest.raises(ValueError, match=r"a mask must have shape \(4,\), got \(3,\)"):
+        data.take(np.array(mask[:3]))

@@ -21,6 +21,7 @@ from evenloop.seams import Completes, Writes
 
 __all__ = ["CONFIDENCE_BINS", "Audit", "Statistic"]
 
+ALL = ("all",)
 CONFIDENCE_BINS = 10
 Write = Callable[[nn.Module, Tensor], Tensor]
 
@@ -125,14 +126,14 @@ class Audit:
             pair = statistic(data.x, said), statistic(data.x, data.truth)
             for kind, values in zip(("predicted", "truth"), pair, strict=True):
                 moments[f"audit.{name}.{kind}"] = _applying(values, groups)
-            moments |= _both(f"audit.{name}.bias", groups, lambda g, p=pair: Moments.of_bias(*p, g))
+            moments |= _both(f"audit.{name}.bias", groups, Moments.of_bias, *pair)
         spent, units = model.cost(data.x, data.truth)
         ratios = dict(reading.compare(data.x, said, data.truth, trained))
         ratios["loss"] = (spent / units.clamp(min=1), units)
         if isinstance(model, Completes) and isinstance(reading, ComparesGiven):
             ratios |= reading.compare_given(data.x, model.complete(data.x, data.truth), data.truth)
         for name, ratio in ratios.items():
-            moments |= _both(f"audit.{name}", groups, lambda g, r=ratio: Moments.of_ratio(*r, g))
+            moments |= _both(f"audit.{name}", groups, Moments.of_ratio, *ratio)
         return counts, moments
 
     def labels(self, data: GroupedData, start: int = 0) -> tuple[Counts, dict[str, Moments]]:
@@ -159,12 +160,16 @@ class Audit:
 
 
 def _both(
-    name: str, groups: GroupIndex, make: Callable[[GroupIndex], Moments]
+    name: str,
+    groups: GroupIndex,
+    make: Callable[[Tensor, Tensor, GroupIndex], Moments],
+    a: Tensor,
+    b: Tensor,
 ) -> dict[str, Moments]:
     """What does not add up over groups, by group and for all together ("... .all")."""
-    if groups.size == 1:
-        return {name: make(groups)}
-    return {name: make(groups), f"{name}.all": make(groups.together())}
+    if groups.names == ALL:
+        return {name: make(a, b, groups)}
+    return {name: make(a, b, groups), f"{name}.all": make(a, b, groups.together())}
 
 
 def _applying(values: Tensor, groups: GroupIndex) -> Moments:

@@ -11,21 +11,22 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.dropout import _DropoutNd as Dropout
 
 from evenloop import loops, models, parts, worlds
 from evenloop.audit import Audit
 from evenloop.claims import Claim, ExcessGapClaim, FeedbackClaim
-from evenloop.config import ConfigError, RunConfig, construct
+from evenloop.config import ConfigError, RunConfig, buys_selected, construct
 from evenloop.data import GroupedData
 from evenloop.fit import TrainsItself
-from evenloop.loop import Loop, World, chain
+from evenloop.loop import Loop, World, chain, check_labels
 from evenloop.models import Pixels
 from evenloop.population_claim import PopulationClaim
-from evenloop.readings import HasStructure, Structured
+from evenloop.readings import HasStructure, Structured, padded
 from evenloop.recipe import RECIPES, Recipe
 from evenloop.record import kept_models
 from evenloop.rng import Rng
-from evenloop.seams import ReadsLabels
+from evenloop.seams import Writes, check_separable, reads_labels
 from evenloop.words import nearest
 from evenloop.worlds.generated import as_generated
 from evenloop.worlds.images import pixel_moments
@@ -59,7 +60,11 @@ def assemble(config: RunConfig, seed: int) -> Job:
     root = Rng.of(seed)
     loop, recipe = _loop(config, seed), _recipe(config)
     data, normalisation, structured = _source(_world_key(config.world, seed))
-    _only_relabel(config, structured)
+    _compatible(config, recipe, structured is not None)
+    try:
+        check_labels(loop, data)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     data, notes = _imbalanced(data, config, root)
     train, held_out = _held_out(data, config, root.at("holdout"))
     for name in config.by:
@@ -103,28 +108,26 @@ def _measured(x: torch.Tensor) -> Any:
     return means, tuple(deviation or 1.0 for deviation in deviations)  # a constant channel
 
 
-def _only_relabel(config: RunConfig, structured: Structured | None) -> None:
-    """Texts and frames are labels for `relabel` alone, and no class of them can be favoured."""
-    if structured is None:
-        return
-    for entry in config.loop:
-        for verb in entry:
-            if verb != "relabel":
-                raise ConfigError(
-                    f"loop={verb!r} needs labels that are classes; those of world "
-                    f"{config.world['name']!r} have structure, which only relabel can use"
-                )
-    for seam in ("sampler", "objective"):
-        if getattr(config, seam) is not None:
+def _compatible(config: RunConfig, recipe: Recipe, structured: bool) -> None:
+    """Fields that contradict each other: a named seam and the recipe's, or labels and seams."""
+    named = {s: getattr(config, s)["name"] for s in parts.PLAIN if getattr(config, s) is not None}
+    smoothed = {"label_smoothing": recipe.label_smoothing} if recipe.label_smoothing else {}
+    dropped = {"drop_last": True} if recipe.drop_last else {}
+    if structured:
+        off = {**smoothed, **dropped, **named}
+        off |= {k: getattr(config, k) for k in ("imbalance", "audit_draws") if getattr(config, k)}
+        for key, value in off.items():
             raise ConfigError(
-                f"{seam}={getattr(config, seam)['name']!r} needs labels that are classes; this "
-                "world brings its own"
+                f"{key}={value!r} needs labels that are classes; those of world "
+                f"{config.world['name']!r} have structure and bring what they need: leave it out"
             )
-    if config.imbalance:
-        raise ConfigError(
-            f"imbalance={config.imbalance} needs labels that are classes; the world's own fields "
-            "say how its rows are chosen"
-        )
+    for seam, given in (("objective", smoothed), ("sampler", dropped)):
+        if given and named.get(seam, parts.PLAIN[seam]) != parts.PLAIN[seam]:
+            key, value = next(iter(given.items()))
+            raise ConfigError(
+                f"recipe.{key}={value} and {seam}={named[seam]!r} contradict each other: "
+                f"{named[seam]} knows no {key}; leave one out"
+            )
 
 
 def _held_out(data: GroupedData, config: RunConfig, rng: Rng) -> tuple[GroupedData, GroupedData]:
@@ -173,12 +176,7 @@ def check(config: RunConfig) -> tuple[str, ...]:
     _usable(job.world.recipe.device)
     try:
         state = job.loop.init(job.world, None, Rng.of(0).at("check"))
-        net = job.world.net(Rng.of(0).at("check"))
-        if not isinstance(net, TrainsItself):
-            few = job.world.data.take([0, 1])
-            shown = (few.x, few.y) if isinstance(net, ReadsLabels) else (few.x,)
-            with torch.inference_mode():
-                net.eval()(*shown)
+        _try(job, config)
     except ValueError as error:
         raise ConfigError(str(error)) from None
     except RuntimeError as error:
@@ -194,6 +192,33 @@ def check(config: RunConfig) -> tuple[str, ...]:
             f"batches are dropped; set batch to at most {n} or drop_last=false"
         )
     return job.notes
+
+
+def _try(job: Job, config: RunConfig) -> None:
+    """The net and the seams on two rows.
+
+    Raises:
+        ValueError, RuntimeError: what training would end with.
+    """
+    world = job.world
+    few, net = world.data.take([0, 1]), world.net(Rng.of(0).at("check"))
+    groups = world.groups(few)
+    if world.sampler is not None:
+        next(iter(world.sampler().epoch(few, groups, batch=2, rng=Rng.of(0))))
+    if world.recipe.micro_batch is not None and world.objective is not None:
+        check_separable(world.objective(), world.recipe.micro_batch)
+    if config.audit_draws > 1 and not any(isinstance(m, Dropout) for m in net.modules()):
+        raise ValueError(
+            f"audit_draws={config.audit_draws} needs a net with dropout, and net="
+            f"{config.net['name']!r} has none: all draws would be equal; set audit_draws=0"
+        )
+    if isinstance(net, TrainsItself):
+        return
+    shown = (few.x, few.y) if reads_labels(net) else (few.x,)
+    with torch.inference_mode():
+        net.eval()(*shown)
+    if few.schema.structure is not None and isinstance(net, Writes):
+        padded(job.loop.write(net, few.x, Rng.of(0)), few.schema.structure)
 
 
 def _usable(device: str) -> None:
@@ -324,8 +349,8 @@ def _claims(config: RunConfig, data: GroupedData) -> tuple[Claim, ...]:
         if config.track is not None and "relabel" in entry:
             klass = data.schema.klass(config.track)
             values = entry["relabel"] or {}
-            if values.get("threshold"):
-                continue  # the rows a model dares to label are selected: the theorem is silent
+            if values.get("threshold") or buys_selected(config):
+                continue  # rows that a model dares or wants to label: the theorem is silent
             rows = values.get("train_on", "all")
             found += [FeedbackClaim(klass, kind, rows) for kind in ("first", "running")]
         kept = (entry.get("regenerate") or {}).get("tolerance")

@@ -18,7 +18,6 @@ import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     TypeAdapter,
@@ -32,6 +31,7 @@ __all__ = [
     "About",
     "ConfigError",
     "RunConfig",
+    "buys_selected",
     "construct",
     "load",
     "pairs",
@@ -68,14 +68,6 @@ class About(BaseModel):
     small_cost: str = ""
 
 
-def _named(value: Any) -> Any:
-    """A bare name as the mapping it stands for."""
-    return {"name": value} if isinstance(value, str) else value
-
-
-Part = Annotated[dict[str, Any] | None, BeforeValidator(_named)]
-
-
 class RunConfig(BaseModel):
     """One experiment: a world, what is done to it each round, and how models are trained.
 
@@ -95,8 +87,8 @@ class RunConfig(BaseModel):
         track: class whose share is the bias statistic.
         imbalance: factor by which `track` outnumbers every other class; 0 leaves the data as is.
         test_size: rows of the audit split.
-        audit: "random" rows of the data, or rows of its own "test" split; with "test" the other
-            splits are trained on.
+        audit: "random" rows of the data, or rows of its own "test" split ("val" where its authors
+            publish no test split); with "test" the other splits are trained on.
         audit_draws: dropout masks whose mean probabilities are audited; 0 for the plain net.
         pictures: whether the report may show single pictures; None leaves it to the world's card.
         by: columns whose product defines the groups.
@@ -112,8 +104,8 @@ class RunConfig(BaseModel):
     loop: list[dict[str, dict[str, Any]]]
     net: dict[str, Any]
     recipe: dict[str, Any]
-    sampler: Part = None
-    objective: Part = None
+    sampler: dict[str, Any] | None = None
+    objective: dict[str, Any] | None = None
     track: str | int | None = None
     imbalance: int = Field(default=0, ge=0)
     test_size: int = Field(ge=1)
@@ -140,6 +132,13 @@ class RunConfig(BaseModel):
         """Eight hex digits of the identity."""
         text = json.dumps(self.identity(), sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+
+
+def buys_selected(config: RunConfig) -> bool:
+    """Whether a loop has people label rows that it chose, not rows drawn at random."""
+    bought = [entry["acquire"] or {} for entry in config.loop if "acquire" in entry]
+    kinds = [(b.get("heuristic", "bald"), b.get("balance", "none")) for b in bought]
+    return any(kind != ("random", "none") for kind in kinds)
 
 
 def construct(cls: type[T], values: Mapping[str, Any], where: str) -> T:

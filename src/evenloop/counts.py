@@ -154,20 +154,23 @@ class Moments:
     def of_bias(written: Tensor, given: Tensor, groups: GroupIndex) -> Moments:
         """Moments whose mean is each group's mean of `written` (N,) minus that of `given` (N,).
 
-        Items to which a statistic does not apply are nan on that side. All items count; item i
-        enters as the difference of the two means plus what it adds to each (delta method), so the
-        spread is that of a difference between two means of the same items. A group in which one
-        side applies to no item has none.
+        Items to which a statistic does not apply are nan on that side. The count is the smaller
+        of the two numbers of items that it applies to; the spread is such that the mean's standard
+        error is that of a difference between two means of the same items (delta method). A group
+        in which one side applies to no item has none.
 
         >>> groups = GroupIndex(torch.tensor([0, 0]), ("all",))
         >>> said, given = torch.tensor([1.0, 1.0]), torch.tensor([0.0, torch.nan])
-        >>> Moments.of_bias(said, given, groups).table[0, :2].tolist()   # mean 1 - 0
-        [2.0, 2.0]
+        >>> Moments.of_bias(said, given, groups).table[0, :2].tolist()   # 1 item, mean 1 - 0
+        [1.0, 1.0]
         """
-        sides = [_mean_and_part(values.double(), groups) for values in (written, given)]
-        value = sides[0][0] - sides[1][0] + sides[0][1] - sides[1][1]
-        said = (~value.isnan()).nonzero().flatten()
-        return Moments.of(value[said], groups.take(said))
+        sides = [_Side.of(values.double(), groups) for values in (written, given)]
+        n = torch.minimum(sides[0].n, sides[1].n)
+        bias = sides[0].mean - sides[1].mean
+        variance = groups.sum((sides[0].part - sides[1].part).square())
+        squares = n * (n - 1) * variance + n * bias.square()
+        table = torch.stack([n, n * bias, squares], 1).where(n[:, None] > 0, 0.0)
+        return Moments(table.cpu().numpy(), groups.names)
 
     def __add__(self, other: Moments) -> Moments:
         if self.groups != other.groups:
@@ -175,9 +178,20 @@ class Moments:
         return Moments(self.table + other.table, self.groups)
 
 
-def _mean_and_part(values: Tensor, groups: GroupIndex) -> tuple[Tensor, Tensor]:
-    """(N,) the mean of each item's group over the items it applies to, and what the item adds."""
-    applies = (~values.isnan()).double()
-    share = groups.mean(applies)[groups.cell]
-    mean = (groups.sum(values.nan_to_num()) / groups.sum(applies))[groups.cell]
-    return mean, (values.nan_to_num() - mean) * applies / share
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """Of one side of a difference: (G,) items that apply, (G,) their mean, (N,) error of each."""
+
+    n: Tensor
+    mean: Tensor
+    part: Tensor
+
+    @staticmethod
+    def of(values: Tensor, groups: GroupIndex) -> _Side:
+        applies = ~values.isnan()
+        n = groups.sum(applies.double())
+        mean = groups.sum(values.nan_to_num()) / n
+        # Deviations from a mean of the same items are too small by sqrt((n - 1) / n).
+        scale = (n * (n - 1).clamp_min(1)).rsqrt()[groups.cell]
+        part = (values.nan_to_num() - mean[groups.cell]) * scale
+        return _Side(n, mean, part.where(applies, 0.0))

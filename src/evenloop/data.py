@@ -250,11 +250,18 @@ class GroupedData:
         return self.attributes[:, self.schema.column(name)].long()
 
     def take(self, index: Tensor | np.ndarray | Iterable[int]) -> GroupedData:
-        """The rows at `index` (positions from 0 on, not identities, or a mask), copied."""
+        """The rows at `index` (positions from 0 on, not identities, or a mask), copied.
+
+        Raises:
+            ValueError: a mask of another length.
+        """
         if not isinstance(index, Tensor):
-            index = torch.as_tensor(np.asarray(list(index), dtype=np.int64))
+            found = np.asarray(index if isinstance(index, np.ndarray) else list(index))
+            index = torch.as_tensor(found if found.dtype == bool else found.astype(np.int64))
         index = index.to(self.row.device)
         if index.dtype == torch.bool:
+            if index.shape != (len(self),):
+                raise ValueError(f"a mask must have shape ({len(self)},), got {tuple(index.shape)}")
             index = index.nonzero().flatten()
         columns = self.columns().items()  # index_select: pictures painted later stay unpainted
         return GroupedData.from_columns(

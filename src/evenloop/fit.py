@@ -24,9 +24,26 @@ from evenloop.optimizer import Plan, build_optimizer, plan_updates
 from evenloop.recipe import Recipe
 from evenloop.rng import Rng
 from evenloop.samplers.uniform import Uniform
-from evenloop.seams import Batch, Objective, ReadsLabels, Sampler, Seen, Separable, Surgery
+from evenloop.seams import (
+    Batch,
+    Objective,
+    Sampler,
+    Seen,
+    Separable,
+    Surgery,
+    check_separable,
+    reads_labels,
+)
 
-__all__ = ["Fit", "Keep", "TrainsItself", "fit", "placed", "predict", "private_noise"]
+__all__ = [
+    "Fit",
+    "Keep",
+    "TrainsItself",
+    "fit",
+    "placed",
+    "predict",
+    "private_noise",
+]
 
 
 Forward = Callable[[Batch], Any]
@@ -188,11 +205,8 @@ def _prepare(
 ) -> _Job:
     objective = Erm(recipe.label_smoothing) if objective is None else objective
     sampler = Uniform(drop_last=recipe.drop_last) if sampler is None else sampler
-    if recipe.micro_batch is not None and not isinstance(objective, Separable):
-        raise ValueError(
-            f"micro_batch={recipe.micro_batch} needs an objective that is a mean over rows; "
-            f"{type(objective).__name__} looks at the whole batch: set micro_batch=None"
-        )
+    if recipe.micro_batch is not None:
+        check_separable(objective, recipe.micro_batch)
     placed(model, recipe)
     objective.bind(model, data, groups)
     sampler.bind(model, data, groups)
@@ -202,7 +216,7 @@ def _prepare(
 
 def _forward(model: nn.Module, step: Callable[..., Any]) -> Forward:
     """How a batch goes through the model: its inputs, and its labels where it is taught by them."""
-    if isinstance(model, ReadsLabels) and model.reads_labels:
+    if reads_labels(model):
         return lambda batch: step(batch.x, batch.y)
     return lambda batch: step(batch.x)
 
@@ -232,16 +246,16 @@ def _epoch(
     batches = job.sampler.epoch(data, groups, batch=recipe.batch_taken, rng=stream.at("sampler"))
     step = job.epoch * plan.per_epoch
     losses: list[Tensor] = []
-    rows: list[int] = []
+    units: list[Tensor] = []
     with private_noise(stream.at("noise"), recipe.device):
         for drawn in batches:
             batch = _batch(drawn, data, groups, recipe, moved)
             losses.append(_step(job, forward, batch, recipe, step, plan))
-            rows.append(len(batch))
+            units.append(_units(job.objective, batch))
             step += 1
     if step != (job.epoch + 1) * plan.per_epoch:
         raise RuntimeError(f"the sampler gave {len(losses)} batches and announced {plan.per_epoch}")
-    job.losses.append(_mean_loss(torch.stack(losses), rows, rng.name, job.epoch))
+    job.losses.append(_mean_loss(torch.stack(losses), torch.stack(units), rng.name, job.epoch))
 
 
 def _step(
@@ -327,8 +341,15 @@ def _batch(
     return Batch(x, y, cell, index)
 
 
-def _mean_loss(losses: Tensor, rows: Sequence[int], name: str, epoch: int) -> float:
-    """Mean over the epoch's rows; the one place where the losses are read."""
+def _units(objective: Objective, batch: Batch) -> Tensor:
+    """Scalar number of rows, or of whatever the objective is a mean over."""
+    if isinstance(objective, Separable):
+        return objective.units(batch.y).double()
+    return torch.full((), float(len(batch)), dtype=torch.float64, device=batch.x.device)
+
+
+def _mean_loss(losses: Tensor, units: Tensor, name: str, epoch: int) -> float:
+    """Mean over the epoch's rows or tokens; the one place where the losses are read."""
     finite = torch.isfinite(losses)
     if not bool(finite.all()):
         step = int((~finite).nonzero()[0])
@@ -336,8 +357,7 @@ def _mean_loss(losses: Tensor, rows: Sequence[int], name: str, epoch: int) -> fl
             f"loss is {float(losses[step])} in {name}, epoch {epoch}, step {step} of that epoch; "
             "lower lr, set clip_norm, or look at the rows of that batch"
         )
-    weight = torch.tensor(rows, dtype=torch.float64)
-    return float((losses.double().cpu() * weight).sum() / weight.sum())
+    return float((losses.double() * units).sum() / units.sum())
 
 
 @contextmanager

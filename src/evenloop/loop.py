@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from evenloop.rng import Rng
 from evenloop.seams import LabelRule, Writes
 from evenloop.world import Net, Trainer, World
 
-__all__ = ["Loop", "Notes", "State", "Trainer", "World", "chain", "run"]
+__all__ = ["Loop", "Notes", "State", "Trainer", "World", "chain", "check_labels", "run"]
 
 SHOWN = 24
 
@@ -70,7 +70,12 @@ class Notes:
 
 
 class Loop(Protocol):
-    """One published system. A final dataclass whose fields are its hyper-parameters."""
+    """One published system. A final dataclass whose fields are its hyper-parameters.
+
+    `takes_structure` says whether it can use labels of several codes (texts, frames).
+    """
+
+    takes_structure: ClassVar[bool] = False
 
     def init(self, world: World, start: State | None, rng: Rng) -> State:
         """The state before round 0; `start` is what an earlier loop of a chain left."""
@@ -137,6 +142,22 @@ class Chain(Loop):
         return own[-1].write(model, x, rng) if own else Loop.write(self, model, x, rng)
 
 
+def check_labels(loop: Loop, data: GroupedData) -> None:
+    """Whether `loop` can use this data's labels.
+
+    Raises:
+        ValueError: they have structure and the loop, or a link of the chain, needs classes.
+    """
+    if data.schema.structure is None:
+        return
+    for link in loop.loops if isinstance(loop, Chain) else (loop,):
+        if not link.takes_structure:
+            raise ValueError(
+                f"loop={type(link).__name__.lower()} needs labels that are classes; this world's "
+                "have structure, which relabel alone can use"
+            )
+
+
 def chain(*loops: Loop) -> Chain:
     """Loops as one loop: `chain(acquire, mix, prune, relabel)` is a mixed life.
 
@@ -190,10 +211,11 @@ def run(
         tell: called with the number of finished rounds, at the start and after each.
 
     Raises:
-        ValueError: `rounds` is not positive.
+        ValueError: `rounds` is not positive, or the loop cannot use labels with structure.
     """
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, got {rounds}")
+    check_labels(loop, world.data)
     record = record if record is not None else Record()
     root = Rng.of(seed)
     nets = {**loop.nets(world), **world.nets}

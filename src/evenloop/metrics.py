@@ -200,7 +200,7 @@ def _written(at: _At, row: Row) -> Iterator[Entry]:
 
 def _with_all(at: _At, split: str, moments: Moments, name: str) -> Iterator[Entry]:
     yield from at.estimate(split, measures.mean(moments, name=name))
-    if len(moments.groups) > 1:
+    if moments.groups != ("all",):
         together = Moments(moments.table.sum(0, keepdims=True), ("all",))
         yield from at.estimate(split, measures.mean(together, name=name))
 

@@ -155,9 +155,7 @@ def _set(raw: dict[str, Any], key: str, value: Any, top: frozenset[str]) -> None
         raw["loop"] = shaped({**raw, "loop": value})["loop"]
     elif key == "recipe" and isinstance(value, str):
         raw["recipe"] = _recipe(raw["recipe"], value)
-    elif key in PARTS and isinstance(value, str):
-        raw[key] = {"name": value}
-    elif key in ("world.name", *NAMED):
+    elif key in ("world.name", *NAMED, *PARTS):
         part = key.partition(".")[0]
         raw[part] = shaped({**raw, part: value})[part]
     else:

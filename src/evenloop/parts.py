@@ -12,15 +12,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from evenloop.config import ConfigError, construct
-from evenloop.objectives.erm import Erm
 from evenloop.objectives.group_dro import GroupDRO
 from evenloop.objectives.reweight import Reweight
 from evenloop.samplers.quota import Fill, Quota
-from evenloop.samplers.uniform import Uniform
 from evenloop.seams import Objective, Sampler
 from evenloop.words import nearest
 
-__all__ = ["OBJECTIVES", "SAMPLERS", "objective", "sampler"]
+__all__ = ["OBJECTIVES", "PLAIN", "SAMPLERS", "objective", "sampler"]
 
 S_co = TypeVar("S_co", bound=Sampler | Objective, covariant=True)
 
@@ -34,18 +32,7 @@ class Part(Protocol[S_co]):
 
 
 @dataclass(frozen=True, slots=True)
-class UniformBatches:
-    """Every row once an epoch; see `Uniform`."""
-
-    drop_last: bool = False
-
-    def __call__(self) -> Sampler:
-        """The sampler."""
-        return Uniform(self.drop_last)
-
-
-@dataclass(frozen=True, slots=True)
-class QuotaBatches:
+class QuotaPart:
     """Batches curated toward an ideal mix of the groups (STAR); see `Quota`."""
 
     budget: int | str = "25%"
@@ -62,21 +49,7 @@ class QuotaBatches:
 
 
 @dataclass(frozen=True, slots=True)
-class MeanLoss:
-    """The mean cross-entropy; see `Erm`."""
-
-    label_smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        self()
-
-    def __call__(self) -> Objective:
-        """The objective."""
-        return Erm(self.label_smoothing)
-
-
-@dataclass(frozen=True, slots=True)
-class WorstGroup:
+class GroupDROPart:
     """Groups weighted by their losses; see `GroupDRO`."""
 
     rate: float = 0.01
@@ -91,7 +64,7 @@ class WorstGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class EvenWeights:
+class ReweightPart:
     """Every group counts the same; see `Reweight`."""
 
     def __call__(self) -> Objective:
@@ -99,16 +72,17 @@ class EvenWeights:
         return Reweight()
 
 
-SAMPLERS: Mapping[str, type[Part[Sampler]]] = {"uniform": UniformBatches, "quota": QuotaBatches}
+SAMPLERS: Mapping[str, type[Part[Sampler]]] = {"quota": QuotaPart}
 OBJECTIVES: Mapping[str, type[Part[Objective]]] = {
-    "erm": MeanLoss,
-    "group-dro": WorstGroup,
-    "reweight": EvenWeights,
+    "group-dro": GroupDROPart,
+    "reweight": ReweightPart,
 }
+PLAIN = {"sampler": "uniform", "objective": "erm"}
+"""What training does where no seam is named; the recipe's fields say how."""
 
 
 def sampler(values: Mapping[str, Any] | None) -> Callable[[], Sampler] | None:
-    """What builds the sampler of {"name": ..., its fields}; None for None.
+    """What builds the sampler of {"name": ..., its fields}; None for None or "uniform".
 
     >>> build = sampler({"name": "quota", "budget": "400%"})
     >>> build().budget
@@ -121,7 +95,7 @@ def sampler(values: Mapping[str, Any] | None) -> Callable[[], Sampler] | None:
 
 
 def objective(values: Mapping[str, Any] | None) -> Callable[[], Objective] | None:
-    """What builds the objective of {"name": ..., its fields}; None for None.
+    """What builds the objective of {"name": ..., its fields}; None for None or "erm".
 
     Raises:
         ConfigError: an unknown name or field (the nearest is named), or a value out of range.
@@ -136,6 +110,9 @@ def _part(
         return None
     options = dict(values)
     name = options.pop("name", None)
+    if name == PLAIN[seam] and not options:
+        return None
     if name not in known:
-        raise ConfigError(f"{seam}={name!r} is not known; {nearest(str(name), known)}")
+        names = [*known, PLAIN[seam]]
+        raise ConfigError(f"{seam}={name!r} is not known; {nearest(str(name), names)}")
     return construct(known[name], options, f"{seam} {name}")

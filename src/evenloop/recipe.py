@@ -169,12 +169,14 @@ class Recipe:
             _require(
                 _whole(self.micro_batch), "micro_batch", self.micro_batch, "1 or more, or None"
             )
-        in_parts = self.micro_batch is not None and self.schedule == "linear"
-        if self.accumulation == "published" and not in_parts:
-            raise ValueError(
-                f"accumulation='published' needs schedule='linear' and micro_batch=, got "
-                f"schedule={self.schedule!r} and micro_batch={self.micro_batch}"
-            )
+        if self.accumulation == "published":
+            whole = self.micro_batch is not None and self.batch % self.micro_batch == 0
+            if not (whole and self.schedule == "linear" and not self.final_lr):
+                raise ValueError(
+                    "accumulation='published' needs schedule='linear' without final_lr and a "
+                    f"micro_batch that divides batch={self.batch}, got schedule="
+                    f"{self.schedule!r}, final_lr={self.final_lr}, micro_batch={self.micro_batch}"
+                )
         self._check_ranges()
         if self.optimizer != "sgd" and (self.momentum or self.nesterov):
             raise ValueError(

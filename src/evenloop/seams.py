@@ -28,6 +28,8 @@ __all__ = [
     "Separable",
     "Surgery",
     "Writes",
+    "check_separable",
+    "reads_labels",
 ]
 
 Kind = Literal["argmax", "sample", "nucleus", "beam", "marginal"]
@@ -131,6 +133,19 @@ class Separable(Protocol):
         ...
 
 
+def check_separable(objective: Objective, micro_batch: int) -> None:
+    """Whether batches may be taken in parts of `micro_batch` rows under `objective`.
+
+    Raises:
+        ValueError: it looks at the whole batch.
+    """
+    if not isinstance(objective, Separable):
+        raise ValueError(
+            f"micro_batch={micro_batch} needs an objective that is a mean over rows; "
+            f"{type(objective).__name__} looks at the whole batch: set micro_batch=None"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class LabelRule:
     """How a model that writes structured labels does so.
@@ -161,6 +176,8 @@ class LabelRule:
             raise ValueError(f"temperature must be above 0 and finite, got {self.temperature}")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is a probability in (0, 1], got {self.top_p}")
+        if not abs(self.length_penalty) < float("inf"):
+            raise ValueError(f"length_penalty must be finite, got {self.length_penalty}")
         for name in ("beams", "max_new_tokens"):
             value = getattr(self, name)
             if type(value) is not int or value < 1:
@@ -172,6 +189,11 @@ class ReadsLabels(Protocol):
     """A model trained by showing it the labels it is to produce: called with (x, y)."""
 
     reads_labels: bool
+
+
+def reads_labels(model: nn.Module) -> bool:
+    """Whether `model` is trained by being shown its labels: called with (x, y)."""
+    return isinstance(model, ReadsLabels) and model.reads_labels
 
 
 @runtime_checkable

@@ -18,6 +18,17 @@ def test_a_name_that_another_loop_shares_keeps_its_link() -> None:
     assert unlinked([row])[0].round == 0
 
 
+def test_a_name_is_called_the_same_in_every_round() -> None:
+    rows = [
+        Row(0, {}, {}, values={"1.prune.layers": 3}),
+        Row(1, {}, {}, values={"0.prune.layers": 3, "1.prune.layers": 3, "1.prune.tuned": 1}),
+    ]
+    assert [list(row.values) for row in unlinked(rows)] == [
+        ["1.prune.layers"],
+        ["0.prune.layers", "1.prune.layers", "tuned"],
+    ]
+
+
 def test_a_chain_of_three_studies_is_run_and_reported_with_the_sections_of_each(
     tmp_path: Path,
 ) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +64,8 @@ class Relabel(Loop):
             their log-probability is divided.
         max_new_tokens: most tokens of a written text.
     """
+
+    takes_structure: ClassVar[bool] = True
 
     n0: int = 50
     human: int = 5

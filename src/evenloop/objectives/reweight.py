@@ -52,6 +52,10 @@ class Reweight(Objective):
         self.given = groups.count().double() / max(len(groups), 1)
         self.weight = self._weights()
 
+    def units(self, y: Tensor) -> Tensor:
+        """Scalar number of rows the loss of labels (B,) is the mean over."""
+        return torch.full((), float(len(y)), device=y.device)
+
     def _weights(self) -> Tensor:
         held = self.given > 0
         if self.target is None:

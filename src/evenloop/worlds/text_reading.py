@@ -86,7 +86,7 @@ class TextReading:
     def hidden(self, x: Tensor, y: Tensor) -> Tensor:
         """(N,) bool: rows that a report hides until asked."""
         if self.hide == "flagged":
-            return self.read(x, y).bool()
+            return self.read(x, y).bool() | self.read(x, x).bool()  # prompts are shown too
         return torch.full((len(y),), self.hide == "all", device=y.device)
 
     def _scores(self, y: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from itertools import accumulate
 import numpy as np
 
 from evenloop.claims import FeedbackClaim, Verdict, larger
+from evenloop.config import buys_selected
 from evenloop.intervals import Bounded
 from evenloop.report.figures import Line, line_figure
 from evenloop.report.sections import Section, Table
@@ -166,6 +167,11 @@ def _premise(study: Study) -> str:
 
 def _cautions(study: Study) -> list[str]:
     """What takes the bound its proof in this study."""
+    chosen = [
+        "People also labelled rows that the loop chose for them, not rows drawn at random. The "
+        "curves are then something to compare with; they are not a bound."
+    ]
+    chosen = chosen if buys_selected(study.config) else []
     unsure = sum(
         int(value)
         for record in study.records.values()
@@ -174,10 +180,11 @@ def _cautions(study: Study) -> list[str]:
         if name.split(".")[-1] == "abstained"
     )
     if not unsure:
-        return []
+        return chosen
     return [
+        *chosen,
         f"The model abstained on {unsure} rows, so the rows it did label are selected. The curves "
-        "are then something to compare with; they are not a bound."
+        "are then something to compare with; they are not a bound.",
     ]
 
 
