@@ -198,7 +198,11 @@ class FrameReading:
     def compare(
         self, x: Tensor, written: Tensor, truth: Tensor, trained: GroupedData
     ) -> Mapping[str, tuple[Tensor, Tensor]]:
-        """Scores "verb", "value" and "value-all" of every image, and as means by verb."""
+        """Scores "verb", "value" and "value-all" of every image, and as means by verb.
+
+        A mean of verbs weighs an image by one over its verb's images among all rows. Limits take
+        these weights as given, which makes them somewhat too wide.
+        """
         found = frame_scores(written, truth, self.layout)
         return self._weighted(found.scores, found.verb_weights())
 
