@@ -57,6 +57,15 @@ def test_resize_brings_mixed_sizes_to_one() -> None:
     assert (decode([flat], ["f"], resize=3) == 99).all()
 
 
+def test_a_crop_keeps_the_middle_square_and_all_of_the_shorter_side() -> None:
+    ramp = np.broadcast_to(np.arange(6, dtype=np.uint8)[None, :], (2, 6))
+    wide, high = encoded(ramp), encoded(ramp.T)
+    out = decode([wide, high], ["wide", "high"], resize=2, gray=True, crop=True)
+    assert out[0, 0].tolist() == [[2, 3], [2, 3]]
+    assert out[1, 0].tolist() == [[2, 2], [3, 3]]
+    assert decode([wide], ["wide"], resize=2, gray=True).shape == (1, 1, 2, 2)
+
+
 def test_mixed_sizes_name_two_files_their_sizes_and_the_fix() -> None:
     items = [encoded(pixels(1, 4, 6, 3)[0]), encoded(pixels(1, 9, 3, 3)[0])]
     with pytest.raises(ValueError, match=r"one\.png is 4 x 6 and two\.png is 9 x 3 .* resize="):
