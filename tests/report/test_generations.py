@@ -10,8 +10,12 @@ from evenloop.build import assemble, check
 from evenloop.config import ConfigError, RunConfig, load
 from evenloop.loop import run
 from evenloop.loops.relabel import Relabel
+from evenloop.record import Record
 from evenloop.report.generation_arms import generation_sections
+from evenloop.report.sections.bought import build as bought
 from evenloop.report.sections.generations import build
+from evenloop.report.sections.made import build as made
+from evenloop.report.sections.samples import build as rows_that_entered
 from evenloop.report.study import Study
 from evenloop.study.compare import table_of
 from stand_ins import small_world
@@ -62,6 +66,32 @@ def test_arms_are_compared_generation_by_generation() -> None:
     section = build(studies["other"])
     assert section is not None
     assert "total variation" in section.figures[4] or "total variation" in section.figures[5]
+
+
+def test_pictures_of_every_cell_are_shown_by_generation(tmp_path: Path) -> None:
+    config = tiny()
+    job, record = assemble(config, 0), Record.open(tmp_path / "seed-0", {"config": {}, "seed": 0})
+    run(job.loop, job.world, job.audit, rounds=2, record=record)
+    study = Study(tmp_path, config, {0: record}, table_of(config, {0: record}), None)
+    section = made(study)
+    assert section is not None
+    assert [group["title"] for group in section.images] == ["generation 0", "generation 1"]
+    tiles = section.images[1]["items"]
+    assert [t["caption"].split(":")[0] for t in tiles] == ["0 green", "0 red", "1 green", "1 red"]
+    drawn = record.rows[1].counts["population"].table.sum(1).T.ravel()  # label, then group
+    assert [t["mark"] for t in tiles] == [n == 0 for n in drawn]
+    hid = replace_pictures(study)
+    section = made(hid)
+    assert section is not None
+    assert section.images == ()
+    assert "pictures=false" in section.text[0]
+    assert rows_that_entered(study) is None
+    assert bought(study) is None
+
+
+def replace_pictures(study: Study) -> Study:
+    config = study.config.model_copy(update={"pictures": False})
+    return Study(study.folder, config, study.records, study.table, None)
 
 
 def test_arms_of_other_loops_have_no_such_sections() -> None:

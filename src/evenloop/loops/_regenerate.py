@@ -215,7 +215,7 @@ class Generation:
             "x": (x[chosen] * 255).round().to(torch.uint8).cpu(),
             "y": label,
             "truth": label,
-            "cell": cell[chosen].cpu(),
+            "stratum": cell[chosen].cpu(),
             "origin": torch.full_like(label, int(Origin.GENERATED), dtype=torch.uint8),
             "born": whole.to(torch.int32),
             "row": torch.full_like(label, -1),

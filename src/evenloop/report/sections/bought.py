@@ -25,7 +25,7 @@ def build(study: Study) -> Section | None:
     """The section, for image studies whose loop acquires: the first seed's purchases."""
     seed, record = next(iter(study.records.items()))
     kept = _kept(record, study.folder)
-    if not kept:
+    if not kept or "population" in study.first.counts:
         return None
     if why := hidden(study.config):
         return Section(TITLE, text=[why])

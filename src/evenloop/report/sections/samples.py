@@ -30,8 +30,8 @@ def build(study: Study) -> Section | None:
     files = sorted(folder.glob("*.pt")) if folder.exists() else []
     if not files or "shown" in torch.load(files[0], weights_only=True):
         return None  # labels with structure are shown in words
-    if "cell" in torch.load(files[-1], weights_only=True):
-        return None  # what was bought has a section of its own
+    if {"cell", "stratum"} & torch.load(files[-1], weights_only=True).keys():
+        return None  # what was bought, and what a generator made, have sections of their own
     if why := hidden(study.config):
         return Section("Rows that entered", text=[why])
     classes = study.first.counts["train"].classes
