@@ -253,9 +253,9 @@ def test_a_reading_counts_classes_numbers_and_memorised_ngrams(tmp_path: Path) -
     assert found["length"].tolist() == [4, 5, 2]
     assert found["quotes"].tolist() == [0, 0, 0]
     compared = made.compare(data.x, data.y, data.truth, data.take([0]))
-    share, grams = compared["memorised_2"]
+    share, grams = compared["memorised 2-grams"]
     assert (share.tolist(), grams.tolist()) == ([1, 0, 0], [3, 4, 1])
-    assert compared["memorised_9"][0].isnan().all()
+    assert compared["memorised 9-grams"][0].isnan().all()
     assert not made.hidden(data.x, data.y).any()
     flagged = reading(build("prompts", path=tmp_path / "texts.csv", hide="flagged"))
     assert flagged.hidden(data.x, data.y).tolist() == [True, False, True]

@@ -75,7 +75,7 @@ class TextReading:
         for n in self.ngrams:
             hits, grams = ngram_hits(written, trained.y, n)
             share = hits.double() / grams.where(grams > 0, 1)
-            out[f"memorised_{n}"] = (share.where(grams > 0, torch.nan), grams.double())
+            out[f"memorised {n}-grams"] = (share.where(grams > 0, torch.nan), grams.double())
         return out
 
     def show(self, x: Tensor, y: Tensor) -> list[str]:
