@@ -52,7 +52,7 @@ def done(file: Path, *settings: str) -> Path:
 def test_arms_that_share_a_dense_run_start_from_its_nets(tiny: Path) -> None:
     dense = done(tiny, "rounds=1", "sparsity=0.6")
     shared = done(tiny, f"dense={dense}")
-    trained = done(tiny, "seeds=[3]")
+    trained = done(tiny)  # with both seeds: stacked nets differ in the last bits
     for folder in (dense, trained):
         for seed, record in read_study(folder)[1].items():
             other = read_study(shared)[1][seed]
