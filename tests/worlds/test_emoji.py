@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,6 @@ from evenloop.roles.annotations import decode
 from evenloop.worlds.emoji import EmojiRoles
 from evenloop.worlds.emoji_pictures import drawn, find_emoji
 from worlds.emoji_sets import ROLES, entries, write
-
-REAL = Path(os.environ.get("EVENLOOP_TEST_DATA", "nowhere")).expanduser()
 
 
 def world(tmp_path: Path, **options: Any) -> EmojiRoles:
@@ -210,10 +208,10 @@ def test_a_share_of_one_is_allowed(tmp_path: Path) -> None:
     assert (data.attribute("gender") == 1).all()
 
 
-@pytest.mark.skipif(not (REAL / "openmoji").is_dir(), reason="needs the real emoji sets")
-def test_the_real_sets_hold_62_roles_in_three_styles() -> None:
-    pytest.importorskip("resvg_py", reason="needs the extra emoji")
-    found = find_emoji(REAL, ("openmoji", "fluent3d", "twemoji"))
+def test_the_real_sets_hold_62_roles_in_three_styles(real_data: Callable[[str], Path]) -> None:
+    styles = ("openmoji", "fluent3d", "twemoji")
+    roots = {real_data(style).parent for style in styles}
+    found = find_emoji(roots.pop(), styles)
     assert len(found) == 3378
     assert len({e.role for e in found}) == 62
     assert np.bincount([e.gender for e in found]).tolist() == [1132, 1132, 1114]
