@@ -262,10 +262,10 @@ def test_a_reading_counts_classes_numbers_and_memorised_ngrams(tmp_path: Path) -
 
 
 def test_a_function_of_texts_is_a_score(tmp_path: Path) -> None:
-    source = build("prompts", path=table(tmp_path), score=lambda texts: [len(t) for t in texts])
+    source: Any = build("prompts", path=table(tmp_path))
     data = source.load()
-    assert reading(source).classes == ("below", "above")
-    assert reading(source).statistics()["score"](data.x, data.y).tolist() == [11, 22, 7]
+    made = source.structured(lambda texts: [len(t) for t in texts]).reading
+    assert made.statistics()["score"](data.x, data.y).tolist() == [11, 22, 7]
 
 
 def trained_world(folder: Path) -> tuple[World, GroupedData]:

@@ -3,6 +3,8 @@
 References: Gehman et al., "RealToxicityPrompts" (Findings of EMNLP 2020); Dhamala et al., "BOLD:
 Dataset and Metrics for Measuring Biases in Open-Ended Language Generation" (FAccT 2021); Barikeri
 et al., "RedditBias" (ACL 2021).
+
+The fields from `tokens` to `hide` are explained in `evenloop.worlds.text_rows`.
 """
 
 from __future__ import annotations
@@ -15,9 +17,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from evenloop.data import GroupedData
 from evenloop.readings import Structured
+from evenloop.scorers import Scorer
+from evenloop.texts import THRESHOLD
 from evenloop.worlds.base import Card, Normalisation, check_choice, find_file, find_root
 from evenloop.worlds.columns import need_columns, read_table
-from evenloop.worlds.text_rows import TextOptions, encoded, structured
+from evenloop.worlds.text_rows import check_text_fields, encoded, structured
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,8 +31,8 @@ __all__ = ["Bold", "Prompts", "RealToxicityPrompts", "RedditBias"]
 DOMAINS = ("gender", "political_ideology", "profession", "race", "religious_ideology")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RealToxicityPrompts(TextOptions):
+@dataclass(frozen=True, slots=True)
+class RealToxicityPrompts:
     """RealToxicityPrompts: first and second halves of 99,442 sentences of the web.
 
     Attributes:
@@ -47,6 +51,21 @@ class RealToxicityPrompts(TextOptions):
     )
 
     root: Path | str | None = None
+    tokens: str = "words"
+    vocabulary: int = 2000
+    weights: Path | str | None = None
+    prompt_tokens: int | None = None
+    continuation_tokens: int | None = None
+    new_tokens: int = 20
+    empty: Literal["error", "drop"] = "error"
+    unknown: Literal["keep", "drop"] = "keep"
+    score: str = "words:the"
+    threshold: float = THRESHOLD
+    ngrams: tuple[int, ...] = (5, 10)
+    hide: Literal["auto", "none", "flagged", "all"] = "auto"
+
+    def __post_init__(self) -> None:
+        check_text_fields(self)
 
     @property
     def normalisation(self) -> Normalisation | None:
@@ -57,9 +76,9 @@ class RealToxicityPrompts(TextOptions):
         """Rows in file order."""
         return encoded(self)
 
-    def structured(self) -> Structured:
-        """How its labels are read, and what its models need to know."""
-        return structured(self)
+    def structured(self, score: Scorer | None = None) -> Structured:
+        """How its labels are read (by `score`, if given), and what its models need to know."""
+        return structured(self, score)
 
     def frame(self) -> pd.DataFrame:
         """Columns prompt, continuation and the group column, in file order."""
@@ -82,8 +101,8 @@ class RealToxicityPrompts(TextOptions):
         return pd.DataFrame(rows, columns=["prompt", "continuation", "group"])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bold(TextOptions):
+@dataclass(frozen=True, slots=True)
+class Bold:
     """BOLD: beginnings of 23,679 Wikipedia sentences and how they go on.
 
     Attributes:
@@ -104,9 +123,21 @@ class Bold(TextOptions):
 
     root: Path | str | None = None
     domains: tuple[str, ...] = DOMAINS
+    tokens: str = "words"
+    vocabulary: int = 2000
+    weights: Path | str | None = None
+    prompt_tokens: int | None = None
+    continuation_tokens: int | None = None
+    new_tokens: int = 20
+    empty: Literal["error", "drop"] = "error"
+    unknown: Literal["keep", "drop"] = "keep"
+    score: str = "words:the"
+    threshold: float = THRESHOLD
+    ngrams: tuple[int, ...] = (5, 10)
+    hide: Literal["auto", "none", "flagged", "all"] = "auto"
 
     def __post_init__(self) -> None:
-        TextOptions.__post_init__(self)
+        check_text_fields(self)
         if not self.domains:
             raise ValueError(f"domains is empty; choose from {', '.join(DOMAINS)}")
         for domain in self.domains:
@@ -121,9 +152,9 @@ class Bold(TextOptions):
         """Rows by domain, category and article, in file order."""
         return encoded(self)
 
-    def structured(self) -> Structured:
-        """How its labels are read, and what its models need to know."""
-        return structured(self)
+    def structured(self, score: Scorer | None = None) -> Structured:
+        """How its labels are read (by `score`, if given), and what its models need to know."""
+        return structured(self, score)
 
     def frame(self) -> pd.DataFrame:
         """Columns prompt, continuation, group and domain."""
@@ -143,8 +174,8 @@ class Bold(TextOptions):
         return pd.DataFrame(rows, columns=["prompt", "continuation", "group", "domain"])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RedditBias(TextOptions):
+@dataclass(frozen=True, slots=True)
+class RedditBias:
     """RedditBias: comments that name a group of people, cut in the middle.
 
     Attributes:
@@ -169,10 +200,21 @@ class RedditBias(TextOptions):
     root: Path | str | None = None
     files: tuple[str, ...] = ()
     prompt_share: float = 0.5
+    tokens: str = "words"
+    vocabulary: int = 2000
+    weights: Path | str | None = None
+    prompt_tokens: int | None = None
+    continuation_tokens: int | None = None
+    new_tokens: int = 20
+    empty: Literal["error", "drop"] = "error"
+    unknown: Literal["keep", "drop"] = "keep"
+    score: str = "words:the"
+    threshold: float = THRESHOLD
+    ngrams: tuple[int, ...] = (5, 10)
     hide: Literal["auto", "none", "flagged", "all"] = "all"
 
     def __post_init__(self) -> None:
-        TextOptions.__post_init__(self)
+        check_text_fields(self)
         if not 0 < self.prompt_share < 1:
             raise ValueError(f"prompt_share must be above 0 and below 1, got {self.prompt_share}")
 
@@ -185,9 +227,9 @@ class RedditBias(TextOptions):
         """Comments in the order of their files, each once."""
         return encoded(self)
 
-    def structured(self) -> Structured:
-        """How its labels are read, and what its models need to know."""
-        return structured(self)
+    def structured(self, score: Scorer | None = None) -> Structured:
+        """How its labels are read (by `score`, if given), and what its models need to know."""
+        return structured(self, score)
 
     def frame(self) -> pd.DataFrame:
         """Columns prompt, continuation and group."""
@@ -213,8 +255,8 @@ class RedditBias(TextOptions):
         return pd.DataFrame(made, columns=["prompt", "continuation", "group"])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prompts(TextOptions):
+@dataclass(frozen=True, slots=True)
+class Prompts:
     """Any table of prompts and continuations.
 
     Attributes:
@@ -236,6 +278,21 @@ class Prompts(TextOptions):
     prompt: str = "prompt"
     continuation: str = "continuation"
     groups: tuple[str, ...] = ()
+    tokens: str = "words"
+    vocabulary: int = 2000
+    weights: Path | str | None = None
+    prompt_tokens: int | None = None
+    continuation_tokens: int | None = None
+    new_tokens: int = 20
+    empty: Literal["error", "drop"] = "error"
+    unknown: Literal["keep", "drop"] = "keep"
+    score: str = "words:the"
+    threshold: float = THRESHOLD
+    ngrams: tuple[int, ...] = (5, 10)
+    hide: Literal["auto", "none", "flagged", "all"] = "auto"
+
+    def __post_init__(self) -> None:
+        check_text_fields(self)
 
     @property
     def normalisation(self) -> Normalisation | None:
@@ -246,9 +303,9 @@ class Prompts(TextOptions):
         """Rows in the table's order."""
         return encoded(self)
 
-    def structured(self) -> Structured:
-        """How its labels are read, and what its models need to know."""
-        return structured(self)
+    def structured(self, score: Scorer | None = None) -> Structured:
+        """How its labels are read (by `score`, if given), and what its models need to know."""
+        return structured(self, score)
 
     def frame(self) -> pd.DataFrame:
         """Columns prompt, continuation and those of `groups`."""

@@ -1,12 +1,31 @@
-"""From a table of prompts and continuations to rows of token ids, encoded once."""
+"""From a table of prompts and continuations to rows of token ids, encoded once.
+
+Every source of texts has these fields beside its own:
+
+- tokens: "words", "characters", "bytes", "charlm", the folder of a model's tokenizer, or a model's
+  name ("gpt2") for the folder of its weights;
+- vocabulary: words known, where tokens are words; the others become one unknown word. They are the
+  most frequent of all rows, the audit's among them;
+- weights: folder of the packaged character model, for tokens="charlm";
+- prompt_tokens: a longer prompt keeps its last so many tokens; None keeps all;
+- continuation_tokens: a longer continuation keeps its first so many; None keeps all;
+- new_tokens: most tokens a model will write; labels have room for them;
+- empty: "error", or "drop" rows whose prompt or continuation has no token;
+- unknown: "keep" continuations with words that are not in the vocabulary, or "drop" those rows; a
+  model that never reads the unknown word does not write it;
+- score: what a continuation is scored by, see `evenloop.scorers.scorer`;
+- threshold: a continuation counts as the second class when its score is above this;
+- ngrams: lengths of the n-grams whose memorised share is measured;
+- hide: texts that a report hides until asked: "none", those "flagged" by the score, "all"; "auto"
+  hides what a score of toxicity flags and nothing where the score counts words.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from evenloop.data import Attribute, GroupedData, Schema, Structure
 from evenloop.models.weights import weights_folder
@@ -14,7 +33,6 @@ from evenloop.objectives.continuation import ContinuationLoss
 from evenloop.readings import Structured
 from evenloop.samplers.trimmed import Trimmed
 from evenloop.scorers import Cached, Scorer, scorer
-from evenloop.texts import THRESHOLD
 from evenloop.worlds.base import check_choice
 from evenloop.worlds.frames import group_columns
 from evenloop.worlds.text_reading import HIDDEN, TextReading
@@ -23,10 +41,9 @@ from evenloop.worlds.tokens import Tokenizer, as_rows, tokenizer
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["TextOptions", "encoded", "structured"]
+__all__ = ["check_text_fields", "encoded", "structured"]
 
 CLASSES = {
-    "": ("below", "above"),
     "words": ("without", "with"),
     "quotes": ("no quote", "quote"),
     "profanity": ("not offensive", "offensive"),
@@ -34,61 +51,26 @@ CLASSES = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextOptions:
-    """What every source of prompts and continuations can be told.
-
-    Attributes:
-        tokens: "words", "characters", "bytes", "charlm", the folder of a model's tokenizer, or a
-            model's name ("gpt2") for the folder of its weights.
-        vocabulary: words known, where tokens are words; the others become one unknown word. They
-            are the most frequent of all rows, the audit's among them.
-        weights: folder of the packaged character model, for tokens="charlm".
-        prompt_tokens: a longer prompt keeps its last so many tokens; None keeps all.
-        continuation_tokens: a longer continuation keeps its first so many; None keeps all.
-        new_tokens: most tokens a model will write; labels have room for them.
-        empty: "error", or "drop" rows whose prompt or continuation has no token.
-        unknown: "keep" continuations with words that are not in the vocabulary, or "drop" those
-            rows; a model that never reads the unknown word does not write it.
-        score: what a continuation is scored by, see `evenloop.scorers.scorer`; or a function from
-            texts to numbers.
-        threshold: a continuation counts as the second class when its score is above this.
-        ngrams: lengths of the n-grams whose memorised share is measured.
-        hide: texts that a report hides until asked: "none", those "flagged" by the score, "all";
-            "auto" hides what a score of toxicity flags and nothing where the score counts words.
-    """
-
-    tokens: str = "words"
-    vocabulary: int = 2000
-    weights: Path | str | None = None
-    prompt_tokens: int | None = None
-    continuation_tokens: int | None = None
-    new_tokens: int = 20
-    empty: Literal["error", "drop"] = "error"
-    unknown: Literal["keep", "drop"] = "keep"
-    score: Any = "words:the"
-    threshold: float = THRESHOLD
-    ngrams: tuple[int, ...] = (5, 10)
-    hide: Literal["auto", "none", "flagged", "all"] = "auto"
-
-    def __post_init__(self) -> None:
-        check_choice("empty", self.empty, ("error", "drop"))
-        check_choice("unknown", self.unknown, ("keep", "drop"))
-        check_choice("hide", self.hide, ("auto", *HIDDEN))
-        for name in ("prompt_tokens", "continuation_tokens"):
-            value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < 1):
-                raise ValueError(f"{name} must be a whole number from 1 on, or None, got {value!r}")
-        for name, least in (("vocabulary", 2), ("new_tokens", 1)):
-            value = getattr(self, name)
-            if type(value) is not int or value < least:
-                raise ValueError(f"{name} must be a whole number from {least} on, got {value!r}")
-        if any(type(n) is not int or n < 1 for n in self.ngrams):
-            raise ValueError(f"ngrams must be whole numbers from 1 on, got {self.ngrams!r}")
+def check_text_fields(source: _TextSource) -> None:
+    """Raise `ValueError` unless the fields that every source of texts has are in range."""
+    values: Any = source
+    check_choice("empty", values.empty, ("error", "drop"))
+    check_choice("unknown", values.unknown, ("keep", "drop"))
+    check_choice("hide", values.hide, ("auto", *HIDDEN))
+    for name in ("prompt_tokens", "continuation_tokens"):
+        value = getattr(values, name)
+        if value is not None and (type(value) is not int or value < 1):
+            raise ValueError(f"{name} must be a whole number from 1 on, or None, got {value!r}")
+    for name, least in (("vocabulary", 2), ("new_tokens", 1)):
+        value = getattr(values, name)
+        if type(value) is not int or value < least:
+            raise ValueError(f"{name} must be a whole number from {least} on, got {value!r}")
+    if any(type(n) is not int or n < 1 for n in values.ngrams):
+        raise ValueError(f"ngrams must be whole numbers from 1 on, got {values.ngrams!r}")
 
 
 class _TextSource(Protocol):
-    """A source whose rows are texts; its other fields are those of `TextOptions`."""
+    """A source whose rows are texts, with the fields listed above."""
 
     name: ClassVar[str]
 
@@ -99,9 +81,14 @@ class _TextSource(Protocol):
         """Columns prompt and continuation; every other column is a group."""
 
 
-def structured(source: _TextSource) -> Structured:
-    """How a source's continuations are read, and what its models need to know."""
+def structured(source: _TextSource, score: Scorer | None = None) -> Structured:
+    """How a source's continuations are read, and what its models need to know.
+
+    `score` is a function of the user's, used instead of the source's own scorer.
+    """
     data, reading = _read(source)
+    if score is not None:
+        reading = replace(reading, scorer=Cached(score))
     assert data.schema.structure is not None
     longest = data.x.shape[1] + data.schema.structure.length
     net = {"vocabulary": reading.tokens.size, "end": reading.tokens.end, "longest": longest}
@@ -195,10 +182,8 @@ def _known(
 
 
 def _reading(options: Any, tokens: Tokenizer) -> TextReading:
-    named = isinstance(options.score, str)
-    detoxify = weights_folder("detoxify")
-    made: Scorer = scorer(options.score, detoxify) if named else options.score
-    kind = options.score.partition(":")[0] if named else ""
+    made = scorer(options.score, weights_folder("detoxify"))
+    kind = options.score.partition(":")[0]
     hide = options.hide
     if hide == "auto":
         hide = "none" if kind in ("words", "quotes") else "flagged"
