@@ -61,15 +61,22 @@ def curves_figure(
     ylabel: str,
     xlabel: str = "labels",
     mark: float | None = None,
+    ticks: Sequence[str] = (),
 ) -> str:
-    """An SVG element with one panel of curves and a vertical line at `mark`, if given."""
+    """An SVG element with one panel of curves and a vertical line at `mark`, if given.
+
+    With `ticks` the places 0, 1, ... are named along the axis.
+    """
 
     def fill(figure: Figure) -> list[Artist]:
         axes = figure.add_subplot()
         frame(axes, title, xlabel, ylabel)
         if mark is not None:
             axes.axvline(mark, color=FAINT, linewidth=0.9, linestyle=":")
-        return [_curve(axes, curve, place) for place, curve in enumerate(curves)]
+        drawn = [_curve(axes, curve, place) for place, curve in enumerate(curves)]
+        if ticks:
+            axes.set_xticks(range(len(ticks)), list(ticks))
+        return drawn
 
     return _drawn((4.6, 3.3), fill, [c.label for c in curves], f"{title}: {_told(curves)}")
 

@@ -197,17 +197,21 @@ def _adversary(studies: Studies) -> Section | None:
             for record in studies[arm].records.values()
         ]
         rows.append((arm, f"{weights[arm]:g}", f"{sum(alarms)} of {len(alarms)}"))
-    order = ", ".join(f"{i}: {arm} ({weights[arm]:g})" for i, arm in enumerate(arms))
+    named = "; ".join(f"{weights[arm]:g}: {arm}" for arm in arms)
     return Section(
         "What the adversary's weight did",
         text=[
-            f"From left to right: {order}. The probe is a linear one on the features of pool "
+            f"From left to right {named}. The probe is a linear one on the features of pool "
             "items, mean recall over groups: the more it is above one over the number of groups, "
             "the more the features say about the group.",
         ],
         figures=[
             curves_figure(
-                "Weight of the adversary", curves, ylabel="last round", xlabel="arm, by weight"
+                "Weight of the adversary",
+                curves,
+                ylabel="last round",
+                xlabel="weight",
+                ticks=[f"{weights[arm]:g}" for arm in arms],
             )
         ],
         note=_note(studies),
@@ -233,7 +237,8 @@ def _over(values: Mapping[int, float]) -> Interval:
 
 
 def _along(x: np.ndarray, label: str, values: Sequence[Interval]) -> Curve:
-    ends = np.array([[v.value, v.low, v.high] for v in values]).T
+    # shares and their differences: limits end at 0 and 1
+    ends = np.clip(np.array([[v.value, v.low, v.high] for v in values]), 0, 1).T
     if np.isnan(ends[1:]).any():
         return Curve(label, x, ends[0])
     return Curve(label, x, *ends)
