@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from evenloop.data import NOTHING
 from evenloop.rng import Rng
@@ -255,19 +256,21 @@ def _beam(model: CausalLM[C], logits: Tensor, cache: C, rule: LabelRule) -> Tens
     """
     places, beams, end = rule.max_new_tokens, rule.beams, model.end
     left = torch.arange(len(logits), device=logits.device)
-    best = torch.full((len(left),), -torch.inf, device=left.device, dtype=torch.float64)
-    written = left.new_full((len(left), places), NOTHING)
-    total = best.new_zeros(len(left), 1)
+    best = _Best(left, rule)
+    total = best.score.new_zeros(len(left), 1)
     text = left.new_empty(len(left), 1, 0)
     for t in range(places):
         score, parent, token = _candidates(total, logits, beams)
         if end is not None:
-            _finish(best, written, left, text, score, parent, token, beams, end, rule)
+            # Only ends among the first candidates count, so an unlikely end is no hypothesis.
+            ends = score.masked_fill(token != end, -torch.inf)[:, :beams]
+            which = ends.argmax(1, keepdim=True)
+            ended = _grown(text, parent.gather(1, which), token.gather(1, which))
+            best.offer(left, ends.gather(1, which)[:, 0], ended[:, 0])
             score = score.masked_fill(token == end, -torch.inf)
         total, taken = score.topk(beams, dim=1)
         parent, token = parent.gather(1, taken), token.gather(1, taken)
-        text = text.gather(1, parent[:, :, None].expand(-1, -1, t))
-        text = torch.cat([text, token[:, :, None]], 2)
+        text = _grown(text, parent, token)
         if t == places - 1:
             break
         if t == 0:
@@ -275,16 +278,15 @@ def _beam(model: CausalLM[C], logits: Tensor, cache: C, rule: LabelRule) -> Tens
         else:
             cache.reorder(parent)
         if end is not None:
-            going = _can_win(total[:, 0], best[left], rule, t + 1).nonzero().flatten()
+            going = best.overtaken_by(left, total[:, 0], t + 1).nonzero().flatten()
             if len(going) == 0:
-                return written
+                return best.text
             if len(going) < len(left):
                 left, total, text, token = left[going], total[going], text[going], token[going]
                 cache.keep(going)
         logits = model.extend(token, cache)
-    ahead = total[:, 0] / places**rule.length_penalty > best[left]
-    written[left] = written[left].where(~ahead[:, None], text[:, 0])
-    return written
+    best.offer(left, total[:, 0], text[:, 0])
+    return best.text
 
 
 def _candidates(total: Tensor, logits: Tensor, beams: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -298,38 +300,34 @@ def _candidates(total: Tensor, logits: Tensor, beams: int) -> tuple[Tensor, Tens
     return score, at // size, at % size
 
 
-def _finish(
-    best: Tensor,
-    written: Tensor,
-    left: Tensor,
-    text: Tensor,
-    score: Tensor,
-    parent: Tensor,
-    token: Tensor,
-    beams: int,
-    end: int,
-    rule: LabelRule,
-) -> None:
-    """Writes the best hypothesis that ends now where it beats those that ended before.
-
-    Only ends among the first `beams` candidates count, so an unlikely end is no hypothesis.
-    """
-    length = text.shape[2] + 1
-    ends = (score / length**rule.length_penalty)[:, :beams]
-    ends = ends.masked_fill(token[:, :beams] != end, -torch.inf)
-    value, which = ends.max(1)
-    ahead = value > best[left]
-    best[left] = value.where(ahead, best[left])
-    from_beam = parent.gather(1, which[:, None])[:, :, None].expand(-1, -1, length - 1)
-    new = torch.full_like(written[left], NOTHING)
-    new[:, : length - 1] = text.gather(1, from_beam)[:, 0]
-    new[:, length - 1] = end
-    written[left] = new.where(ahead[:, None], written[left])
+def _grown(text: Tensor, parent: Tensor, token: Tensor) -> Tensor:
+    """(B, n, t + 1) hypotheses: those at `parent` (B, n) of text (B, K, t), and one more token."""
+    kept = text.gather(1, parent[:, :, None].expand(-1, -1, text.shape[2]))
+    return torch.cat([kept, token[:, :, None]], 2)
 
 
-def _can_win(total: Tensor, best: Tensor, rule: LabelRule, length: int) -> Tensor:
-    """(B,) whether the leading beam's score could still be above `best` at some later length."""
-    # A sum of log-probabilities only falls; the longest text divides it most.
-    longest = rule.max_new_tokens if rule.length_penalty > 0 else length + 1
-    ahead: Tensor = total / longest**rule.length_penalty > best
-    return ahead
+class _Best:
+    """The best hypothesis of each prompt that came to its end: `score` (B,) and `text` (B, T)."""
+
+    def __init__(self, prompts: Tensor, rule: LabelRule) -> None:
+        self.penalty, self.longest = rule.length_penalty, rule.max_new_tokens
+        self.score = torch.full(prompts.shape, -torch.inf, dtype=torch.float64).to(prompts.device)
+        self.text = prompts.new_full((len(prompts), self.longest), NOTHING)
+
+    def offer(self, prompts: Tensor, total: Tensor, text: Tensor) -> None:
+        """Takes hypotheses (n, t) of log-probability `total` (n,) where they are better."""
+        length = text.shape[1]
+        score = total / length**self.penalty
+        ahead = score > self.score[prompts]
+        whole = pad(text, (0, self.longest - length), value=NOTHING)
+        self.score[prompts] = score.where(ahead, self.score[prompts])
+        self.text[prompts] = whole.where(ahead[:, None], self.text[prompts])
+
+    def overtaken_by(self, prompts: Tensor, total: Tensor, length: int) -> Tensor:
+        """(n,) whether a hypothesis of `length` tokens and `total` (n,) could still be better.
+
+        A sum of log-probabilities only falls; the longest text divides it most.
+        """
+        longest = self.longest if self.penalty > 0 else length + 1
+        ahead: Tensor = total / longest**self.penalty > self.score[prompts]
+        return ahead
