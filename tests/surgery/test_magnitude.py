@@ -13,7 +13,12 @@ from torch.nn.functional import cross_entropy
 
 from evenloop.models import build, seeded
 from evenloop.seams import Surgery
-from evenloop.surgery.magnitude import GradualMagnitudePruning, erk_sparsities, magnitude_masks
+from evenloop.surgery.magnitude import (
+    GradualMagnitudePruning,
+    _kth_smallest,
+    erk_sparsities,
+    magnitude_masks,
+)
 from evenloop.surgery.parametrised import fuse_masks, parametrise_masks
 from evenloop.surgery.schedule import Cubic, pruned_count
 
@@ -232,3 +237,21 @@ def test_unknown_choices_are_refused() -> None:
 def test_pruning_without_a_model_says_so() -> None:
     with pytest.raises(RuntimeError, match="no model yet"):
         GradualMagnitudePruning().update(0)
+
+
+@pytest.mark.parametrize("shape", ["sorted", "noise", "ties", "spikes"])
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.9, 1.0])
+def test_a_threshold_of_many_weights_is_exact(shape: str, share: float) -> None:
+    n = 300_000
+    gen = torch.Generator().manual_seed(0)
+    score = {
+        "sorted": torch.arange(n).float(),
+        "noise": torch.rand(n, generator=gen),
+        "ties": torch.randint(3, (n,), generator=gen).float(),
+        # Every place that is looked at first holds a value unlike the rest.
+        "spikes": torch.where(
+            torch.arange(n) % (n // 65536) == 0, 9.0, torch.rand(n, generator=gen)
+        ),
+    }[shape]
+    k = max(1, int(share * n))
+    assert _kth_smallest(score, k) == float(score.sort().values[k - 1])
