@@ -51,7 +51,7 @@ class ImSitu:
     All three files are one pool. Of every verb, `test_per_verb` random pictures are the test rows
     and keep every annotator's frame; each other row keeps one frame: for each role the noun that
     two annotators agree on, else a random one of those given. A picture takes 3 x size^2 bytes of
-    memory, 19 GB for all of them at 224 pixels.
+    memory, 19 GB for all of them at 224 pixels, and as much again while a run splits them.
 
     Attribute columns: bin (of the verb) and split.
 
