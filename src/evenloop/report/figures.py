@@ -92,6 +92,8 @@ def line_figure(
             axes.axhline(0, color=FAINT, linewidth=0.8)
         crowded = len(lines) > CROWDED
         drawn = [_draw(axes, line, place, crowded) for place, line in enumerate(lines)]
+        if max((len(line.value) for line in lines), default=0) == 1:
+            axes.set_xlim(-0.5, 0.5 + 0.12 * len(lines))  # one round is a point, not a scale
         if len(lines) > 1:
             legend(figure, drawn, [line.label for line in lines])
         text = io.StringIO()
@@ -138,7 +140,7 @@ def _draw(axes: Axes, line: Line, place: int, crowded: bool) -> Artist:
     rounds = np.arange(len(line.value))
     for run in () if crowded else line.thin:
         axes.plot(np.arange(len(run)), run, color=colour, alpha=0.25, linewidth=0.6)
-    if line.low is not None and line.high is not None and crowded:
+    if line.low is not None and line.high is not None and (crowded or len(rounds) == 1):
         last = len(rounds) - 1
         reach = np.abs([[line.value[-1] - line.low[-1]], [line.high[-1] - line.value[-1]]])
         axes.errorbar([last + 0.12 * place], line.value[-1:], reach, color=colour, capsize=2)

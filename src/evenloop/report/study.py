@@ -111,7 +111,8 @@ class Study:
         if metric.startswith(SIGNED):
             return False
         part = self._by_metric[(split, metric, group)]
-        return bool((part["low"] >= 0).all() and (part["high"] <= 1).all())
+        inside = part["value"].dropna().between(0, 1).all()
+        return bool(inside and not (part["low"] < 0).any() and not (part["high"] > 1).any())
 
     def limits(self) -> str:
         """What the bands of this study's figures are, in words."""

@@ -16,6 +16,7 @@ from evenloop.report.study import Study
 
 ORDER = 12
 BIAS = "bias of "
+MOST_SAID = 2  # statistics in the page's head, in the reading's order; the table has all
 
 
 def build(study: Study) -> Section | None:
@@ -37,7 +38,7 @@ def build(study: Study) -> Section | None:
         figures=figures,
         note=f"Bands: {study.limits()}, one round at a time.",
         tables=[_table(study, names)],
-        summary=[_words(study, name) for name in names],
+        summary=[_words(study, name) for name in names[:MOST_SAID]],
     )
 
 
