@@ -58,12 +58,12 @@ class TextReading:
         return (self._scores(y) > self.threshold).long().to(y.device)
 
     def statistics(self) -> Mapping[str, Statistic]:
-        """The score, quotes, whether there is one, repeated words, and the length in tokens."""
+        """The score, repeated words, quotes, whether there is one, and the length in tokens."""
         return {
             "score": lambda x, y: self._scores(y).to(y.device),
+            "repetition": self._each(repetition),
             "quotes": self._each(quotes),
             "quoted": self._each(lambda text: float(quotes(text) > 0)),
-            "repetition": self._each(repetition),
             "length": lambda x, y: (y >= 0).sum(1).double(),
         }
 
