@@ -114,13 +114,14 @@ def test_rows_clear_of_zero_are_filled_and_texts_are_as_given() -> None:
     assert not re.search(r"(?:stroke|fill): #", svg)
 
 
-def test_a_point_without_a_value_has_no_cross() -> None:
+def test_points_alone_are_in_the_legend_and_those_of_curves_beside_their_marks() -> None:
     nan = float("nan")
-    points = [
-        Point("here", Interval("", 0.1, 0.0, 0.2), Interval("", 0.8, 0.7, 0.9)),
-        Point("gone", Interval("", nan), Interval("", nan)),
-    ]
+    here = Interval("", 0.1, 0.0, 0.2), Interval("", 0.8, 0.7, 0.9)
+    gone = Interval("", nan), Interval("", nan)
+    points = [Point("$1", *here, "curve"), Point("2", *gone, "curve"), Point("alone", *here)]
     svg = points_figure("t", points, xlabel="x", ylabel="y")
     texts = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
-    assert "here" in texts
-    assert "gone" not in texts
+    assert {"$1", "curve", "alone"} <= set(texts)
+    assert "2" not in texts  # a point without a value has no cross and no name
+    assert texts.count("alone") == 1
+    assert 'aria-label="t: $1 at 0.1 [0, 0.2], 0.8 [0.7, 0.9]; 2 at nan, nan; alone at' in svg

@@ -89,49 +89,45 @@ def points_figure(title: str, points: Sequence[Point], *, xlabel: str, ylabel: s
 
     Args:
         title: above the panel and, with every point, the text for screen readers.
-        points: in order along their curves; a point alone is drawn in ink with its name.
+        points: in order along their curves, named beside the mark; a point alone in the legend.
         xlabel, ylabel: of the axes, with units.
     """
-    curves = list(dict.fromkeys(point.curve for point in points if point.curve))
+    parts: dict[str, list[Point]] = {}
+    for point in points:
+        parts.setdefault(point.curve or point.label, []).append(point)
     with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(4.6, 4.2), layout="constrained")
+        figure = Figure(figsize=(4.6, 3.8 + ROW_INCHES * (len(parts) // 2)), layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         frame(axes, title, xlabel, ylabel)
         axes.xaxis.set_major_locator(MaxNLocator(TICKS))
         axes.yaxis.set_major_locator(MaxNLocator(TICKS))
         drawn = []
-        for place, curve in enumerate(curves):
-            part = [point for point in points if point.curve == curve]
+        for place, part in enumerate(parts.values()):
             colour = SERIES[place % len(SERIES)]
+            marker = MARKERS[(place + place // len(SERIES)) % len(MARKERS)]
             at = np.array([[p.x.value, p.y.value] for p in part]).T
-            drawn += axes.plot(
-                *at, color=colour, linestyle=STYLES[place % len(STYLES)],
-                marker=MARKERS[place % len(MARKERS)], markersize=5,
-            )  # fmt: skip
+            style = STYLES[place % len(STYLES)] if part[0].curve else "none"
+            drawn += axes.plot(*at, color=colour, linestyle=style, marker=marker, markersize=5)
             for point in part:
                 _cross(axes, point, colour)
-        for point in points:
-            if not point.curve:
-                axes.plot(point.x.value, point.y.value, "o", color=INK, markersize=4)
-                _cross(axes, point, INK)
-        if curves:
-            legend(figure, drawn, curves)
+        legend(figure, drawn, list(parts))
         svg = _svg(figure)
     told = "; ".join(f"{p.label} at {_words(p.x)}, {_words(p.y)}" for p in points)
     return as_element(svg, f"{title}: {told}")
 
 
 def _cross(axes: Axes, point: Point, colour: str) -> None:
-    """The limits of a point in both directions, and its name."""
+    """The limits of a point in both directions, and its name if it is one of a curve."""
     at = (point.x.value, point.y.value)
     if not (isfinite(at[0]) and isfinite(at[1])):
         return
     _bars(axes, *at, point.x, point.y, colour, 0.45)
-    name = axes.annotate(
-        point.label, at, (4, 4), textcoords="offset points", color=FAINT, fontsize=7.5
-    )
-    name.set_parse_math(False)
+    if point.curve:
+        name = axes.annotate(
+            point.label, at, (4, 4), textcoords="offset points", color=FAINT, fontsize=7.5
+        )
+        name.set_parse_math(False)
 
 
 def _bars(
