@@ -2,7 +2,7 @@
 
     python benchmarks/bench_roles.py
 
-504 verbs with 2 to 6 roles, about 2,000 lists of 3 to 339 nouns, batches of 64. The published
+504 verbs with 2 to 6 roles, 1,960 lists of 3 to 251 nouns, batches of 64. The published
 modules run when EVENLOOP_DATA_FEEDBACK names a checkout of the original; its `.cuda()` calls are
 made to do nothing and its picture net is replaced by given features, the rest is as published.
 Without it those rows are left out.
