@@ -93,7 +93,8 @@ def _mean(values: Floats) -> Floats:
     """(T,) mean over the runs that have a value; nan where none has."""
     known = ~np.isnan(values)
     total, n = np.where(known, values, 0).sum(0), known.sum(0)
-    return np.divide(total, n, out=np.full(values.shape[1], np.nan), where=n > 0)
+    mean: Floats = np.divide(total, n, out=np.full(values.shape[1], np.nan), where=n > 0)
+    return mean
 
 
 def _ends(path: Path) -> str:

@@ -11,6 +11,7 @@ import copy
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,10 +53,11 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
     file = Path(path)
     if not file.is_file():
         raise ValueError(f"weights: {path} is no file; give a .pt or .safetensors state dict")
+    state: dict[str, Any]
     if file.suffix == ".safetensors":
         from safetensors.torch import load_file
 
-        state = load_file(file)
+        state = dict(load_file(file))
     else:
         state = torch.load(file, map_location="cpu", weights_only=True)
     if isinstance(nets := state.get("models"), dict) and nets:
