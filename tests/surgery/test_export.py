@@ -69,3 +69,15 @@ def test_weights_saved_without_the_pixels_layer_fit_behind_it(tmp_path: Path) ->
     whole = load_weights(Pixels(inside, [0.5] * 3, [0.2] * 3), tmp_path / "net.pt")
     assert torch.equal(next(whole.parameters()), next(bare.parameters()))
     assert float(whole.scale[0]) == pytest.approx(5.0)  # type: ignore[arg-type, index]
+
+
+@pytest.mark.parametrize("names", [("classifier", "reference"), ("classifier",)])
+def test_the_state_of_a_run_gives_its_dense_net(tmp_path: Path, names: tuple[str, ...]) -> None:
+    nets = {
+        n: build("mlp", features=8, classes=2, hidden=(4,), seed=i) for i, n in enumerate(names)
+    }
+    states = {name: net.state_dict() for name, net in nets.items()}
+    torch.save({"models": states, "extra": {}}, tmp_path / "models-0.pt")
+    fresh = build("mlp", features=8, classes=2, hidden=(4,), seed=9)
+    load_weights(fresh, tmp_path / "models-0.pt")
+    assert torch.equal(next(fresh.parameters()), next(nets[names[-1]].parameters()))
