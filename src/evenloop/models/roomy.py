@@ -23,9 +23,13 @@ def _layer_kind() -> Any:
     from transformers.cache_utils import DynamicLayer
 
     class Layer(DynamicLayer):  # type: ignore[misc]
-        """`keys` and `values` (B, H, T, D) are views of `held` (2, B, H, T + room, D)."""
+        """`keys` and `values` (B, H, T, D) are views of `held` (2, B, H, T + room, D).
+
+        The first `prompt` places of T are the prompts'.
+        """
 
         held: Tensor
+        prompt: int
 
         def update(
             self, keys: Tensor, values: Tensor, *args: Any, **options: Any
@@ -41,8 +45,12 @@ def _layer_kind() -> Any:
             return self.keys, self.values
 
         def reorder_cache(self, beam_idx: Tensor) -> None:
-            """Row i becomes what row `beam_idx[i]` was."""
-            self._hold(self.held.index_select(1, beam_idx))
+            """Row i becomes what row `beam_idx[i]` was, a continuation of the same prompt.
+
+            So only what stands behind the prompt moves.
+            """
+            moved = self.held[:, :, :, self.prompt : self.keys.shape[2]]
+            moved.copy_(moved.index_select(1, beam_idx))
 
         def batch_select_indices(self, indices: Tensor) -> None:
             """Only these rows stay."""
@@ -76,7 +84,8 @@ def _roomy(keys: Tensor, values: Tensor, room: int) -> Any:
     made = _layer_kind()()
     made.lazy_initialization(keys, values)
     made.held = pad(torch.stack([keys, values]), (0, 0, 0, room))
-    made._show(keys.shape[2])
+    made.prompt = keys.shape[2]
+    made._show(made.prompt)
     return made
 
 
