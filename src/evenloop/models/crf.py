@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evenloop.models.pixels import Pixels
@@ -76,8 +75,10 @@ class CRF(nn.Module):
     def forward(self, x: Tensor) -> Potentials:
         """Potentials of pictures (B, C, H, W)."""
         features = self.trunk(x)
-        bias = self.noun.bias.masked_fill(self.empty, -torch.inf)
-        return Potentials(self.verb(features), F.linear(features, self.noun.weight, bias))
+        bias = self.noun.bias.masked_fill(self.empty, -torch.inf)[:, None]
+        # The same product as `self.noun`, laid out as its sums are taken: images side by side.
+        noun = torch.addmm(bias, self.noun.weight, features.t()).t()
+        return Potentials(self.verb(features), noun)
 
     def write(self, x: Tensor, rule: LabelRule, rng: Rng) -> Tensor:
         """(N, 1 + R) frames: the best one, that of the likeliest verb ("marginal"), or a draw.

@@ -52,17 +52,18 @@ class _Reduced(torch.autograd.Function):
     def forward(
         ctx: Any, noun: Tensor, slot: Tensor, blocks: tuple[tuple[int, int], ...]
     ) -> tuple[Tensor, Tensor]:
-        exps = torch.empty_like(noun, memory_format=torch.contiguous_format)
+        flat = _across(noun)
+        exps = torch.empty_like(flat)
         tops, sums = [], []
-        for part, into in zip(_parts(noun, blocks), _parts(exps, blocks), strict=True):
-            top = part.amax(2, keepdim=True)
+        for part, into in zip(_parts(flat, blocks), _parts(exps, blocks), strict=True):
+            top = part.amax(1, keepdim=True)
             torch.sub(part, top, out=into)
-            sums.append(into.exp_().sum(2))
-            tops.append(top[..., 0])
-        top, total = torch.cat(tops, 1), torch.cat(sums, 1)
+            sums.append(into.exp_().sum(1))
+            tops.append(top[:, 0])
+        top, total = torch.cat(tops), torch.cat(sums)
         ctx.save_for_backward(noun, top, total, slot)
         ctx.blocks, ctx.exps = blocks, exps
-        return total.log().add_(top), noun.gather(1, slot)
+        return total.log().add_(top).t(), noun.gather(1, slot)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -71,21 +72,30 @@ class _Reduced(torch.autograd.Function):
         out, ctx.exps = ctx.exps, None
         roles = [count for count, _ in ctx.blocks]
         if out is None:  # a second walk through a graph that was kept
-            out = torch.empty_like(noun, memory_format=torch.contiguous_format)
-            each = zip(_parts(noun, ctx.blocks), top.split(roles, 1), strict=True)
+            flat = _across(noun)
+            out = torch.empty_like(flat)
+            each = zip(_parts(flat, ctx.blocks), top.split(roles), strict=True)
             for (part, of_part), into in zip(each, _parts(out, ctx.blocks), strict=True):
-                torch.sub(part, of_part[..., None], out=into)
+                torch.sub(part, of_part[:, None], out=into)
             out.exp_()
-        slope = (by_norm / total).split(roles, 1)
+        slope = by_norm.t().div(total).split(roles)
         for into, by in zip(_parts(out, ctx.blocks), slope, strict=True):
-            into.mul_(by[..., None])
-        return out.scatter_add_(1, slot, by_picked), None, None
+            into.mul_(by[:, None])
+        return out.t().scatter_add_(1, slot, by_picked), None, None
 
 
-def _parts(noun: Tensor, blocks: tuple[tuple[int, int], ...]) -> list[Tensor]:
-    """The blocks of (B, S) potentials as views (B, roles, width)."""
-    cut = torch.split(noun, [roles * width for roles, width in blocks], 1)
-    return [part.view(len(noun), *block) for part, block in zip(cut, blocks, strict=True)]
+def _across(noun: Tensor) -> Tensor:
+    """(B, S) potentials as (S, B): a sum over a role's nouns then runs over all images at once.
+
+    The net makes them in this order, so nothing is moved.
+    """
+    return noun.t().contiguous()
+
+
+def _parts(flat: Tensor, blocks: tuple[tuple[int, int], ...]) -> list[Tensor]:
+    """The blocks of (S, B) potentials as views (roles, width, B)."""
+    cut = torch.split(flat, [roles * width for roles, width in blocks])
+    return [part.view(*block, -1) for part, block in zip(cut, blocks, strict=True)]
 
 
 def _exact(potentials: Potentials) -> Potentials:
@@ -106,8 +116,8 @@ def _by_verb(of_role: Tensor, slots: Slots) -> Tensor:
 def _reduced(noun: Tensor, slots: Slots, slot: Tensor) -> tuple[Tensor, Tensor]:
     """(B, P) logsumexp of every role and (B, K) the potentials at `slot` (B, K)."""
     if not (torch.is_grad_enabled() and noun.requires_grad):
-        norms = torch.cat([part.logsumexp(2) for part in _parts(noun, slots.blocks)], 1)
-        return norms, noun.gather(1, slot)
+        parts = _parts(_across(noun), slots.blocks)
+        return torch.cat([part.logsumexp(1) for part in parts]).t(), noun.gather(1, slot)
     both: tuple[Tensor, Tensor]
     both = _Reduced.apply(noun, slot, slots.blocks)  # type: ignore[no-untyped-call]
     return both
@@ -134,8 +144,8 @@ def log_partition(potentials: Potentials, slots: Slots) -> Tensor:
 def verb_maxima(potentials: Potentials, slots: Slots) -> Tensor:
     """(B, V) score of the best frame of every verb."""
     verb, noun = _exact(potentials)
-    best = torch.cat([part.amax(2) for part in _parts(noun, slots.blocks)], 1)
-    return verb + _by_verb(best, slots)
+    best = torch.cat([part.amax(1) for part in _parts(_across(noun), slots.blocks)])
+    return verb + _by_verb(best.t(), slots)
 
 
 def log_likelihood(potentials: Potentials, frames: Tensor, slots: Slots) -> Tensor:
