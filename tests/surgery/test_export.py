@@ -14,6 +14,8 @@ from evenloop.surgery.export import CompressedRows, compress_rows, load_weights,
 from evenloop.surgery.magnitude import GradualMagnitudePruning
 from evenloop.surgery.schedule import Cubic
 
+NETS = ("resnet32", "resnet20")  # all that the second has, the first has in the same shape
+
 
 def pruned() -> nn.Module:
     model = build("mlp", features=64, classes=4, hidden=(256, 256), seed=0)
@@ -81,3 +83,16 @@ def test_the_state_of_a_run_gives_its_dense_net(tmp_path: Path, names: tuple[str
     fresh = build("mlp", features=8, classes=2, hidden=(4,), seed=9)
     load_weights(fresh, tmp_path / "models-0.pt")
     assert torch.equal(next(fresh.parameters()), next(nets[names[-1]].parameters()))
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "pt"])
+def test_a_file_of_a_deeper_net_is_refused(tmp_path: Path, ending: str) -> None:
+    deep, shallow = (build(n, channels=3, size=32, classes=2, seed=0) for n in NETS)
+    shared = set(shallow.state_dict())
+    assert shared < set(deep.state_dict())
+    save_weights(deep, tmp_path / f"deep.{ending}")
+    with pytest.raises(ValueError, match=r"another architecture: stages\.0\.3\.\S+ and \d+ more"):
+        load_weights(shallow, tmp_path / f"deep.{ending}")
+    load_weights(
+        build(NETS[0], channels=3, size=32, classes=2, seed=1), tmp_path / f"deep.{ending}"
+    )

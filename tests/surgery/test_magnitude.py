@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from evenloop.models import build, seeded
 from evenloop.seams import Surgery
+from evenloop.surgery.layers import masked_batch_norm
 from evenloop.surgery.magnitude import (
     GradualMagnitudePruning,
     _kth_smallest,
@@ -82,6 +83,13 @@ def test_ties_fall_in_order_of_position() -> None:
     assert mask.tolist() == [False, False, False, True, True]
 
 
+def test_a_weight_that_is_left_at_0_falls_after_those_that_are_pruned() -> None:
+    weight = {"": torch.tensor([0.0, 0.0, 1.0, 2.0])}
+    masks = {"": torch.tensor([1.0, 0.0, 1.0, 1.0])}
+    assert magnitude_masks(weight, masks, 0.25)[""].tolist() == [True, False, True, True]
+    assert magnitude_masks(weight, masks, 0.5)[""].tolist() == [False, False, True, True]
+
+
 def test_global_ranking_compares_layers() -> None:
     weight = {"small": torch.tensor([0.1, 0.2]), "large": torch.tensor([3.0, 4.0])}
     masks = magnitude_masks(weight, {n: torch.ones(2) for n in weight}, 0.5, scope="global")
@@ -135,6 +143,98 @@ def test_fused_masks_train_like_a_masked_forward_pass(name: str, clip: float | N
     trained = parametrised.state_dict()
     for key, value in fused.state_dict().items():
         assert torch.equal(value, trained[key]), key
+
+
+class Skipping(nn.Module):
+    """A norm with channels left out of it, as `masked_batch_norm` says."""
+
+    def __init__(self, norm: nn.BatchNorm2d, active: Tensor) -> None:
+        super().__init__()
+        self.norm, self.active = norm, active
+
+    def forward(self, x: Tensor) -> Tensor:
+        return masked_batch_norm(x, self.norm, self.active)
+
+
+@pytest.mark.parametrize("clip", [None, 0.5])
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
+def test_fused_masks_train_like_a_masked_norm(name: str, clip: float | None) -> None:
+    fused = convnet()
+    fused[2].weight.data[1] *= 1e-6  # type: ignore[index]
+    fused[3].bias.data.fill_(1.0)  # type: ignore[index]
+    masked = copy.deepcopy(fused)
+    surgery = GradualMagnitudePruning(fused, once(0.3))
+    surgery.update(0)
+    parametrise_masks(masked, surgery.masks)
+    active = surgery.masks["2"].flatten(1).any(1).float()
+    assert active.tolist() == [1.0, 0.0, 1.0, 1.0, 1.0, 1.0]
+    norm = masked[3]  # type: ignore[index]
+    masked[3] = Skipping(norm, active)  # type: ignore[index, operator]
+    raw = {
+        n.replace("3.norm", "3").replace("parametrizations.weight.original", "weight"): p
+        for n, p in masked.named_parameters()
+    }
+    weights = [raw[n] for n, _ in fused.named_parameters()]
+    a, b = OPTIMIZERS[name](fused.parameters()), OPTIMIZERS[name](weights)
+    surgery.attach(a)
+    for step in range(12):
+        x, y = batch(step)
+        for model, optimizer in ((fused, a), (masked, b)):
+            optimizer.zero_grad()
+            cross_entropy(model(x), y).backward()
+            if clip is not None:
+                nn.utils.clip_grad_norm_(fused.parameters() if model is fused else weights, clip)
+            optimizer.step()
+    surgery.finish(fused)
+    fuse_masks(masked)
+    assert isinstance(norm, nn.BatchNorm2d)
+    norm.weight.data.mul_(active)
+    norm.bias.data.mul_(active)
+    trained = {n.replace("3.norm", "3"): v for n, v in masked.state_dict().items()}
+    for key, value in fused.state_dict().items():
+        assert torch.equal(value, trained[key]), key
+
+
+@pytest.mark.parametrize("batchnorm", ["skip", "plain"])
+def test_the_statistics_of_a_dead_channel_stand_still(batchnorm: Any) -> None:
+    model = convnet()
+    model[2].weight.data[1] *= 1e-6  # type: ignore[index]
+    surgery = GradualMagnitudePruning(model, once(0.3), batchnorm=batchnorm)
+    norm = model[3]  # type: ignore[index]
+    sgd = torch.optim.SGD(model.parameters(), 0.1, weight_decay=0.1)
+    surgery.attach(sgd)
+    found = [torch.stack([norm.running_mean, norm.running_var]).clone()]
+    for epoch in range(3):
+        surgery.update(epoch)
+        sgd.zero_grad()
+        cross_entropy(model(batch(epoch)[0]), batch(epoch)[1]).backward()
+        grads = [norm.weight.grad, norm.bias.grad]
+        sgd.step()
+        surgery.apply(model)  # twice is the same as once
+        found.append(torch.stack([norm.running_mean, norm.running_var]).clone())
+        if batchnorm == "skip":
+            assert [float(grad[1]) for grad in grads] == [0.0, 0.0]
+    dead = [bool((found[t][:, 1] == found[0][:, 1]).all()) for t in (1, 2, 3)]
+    assert dead == [batchnorm == "skip"] * 3
+    assert all(bool((found[t][:, 0] != found[t - 1][:, 0]).any()) for t in (1, 2, 3))
+
+
+def test_frozen_statistics_cross_a_checkpoint() -> None:
+    model = convnet()
+    model[2].weight.data[1] *= 1e-6  # type: ignore[index]
+    first = GradualMagnitudePruning(model, once(0.3))
+    first.update(0)
+    model(batch(0)[0])
+    first.apply(model)
+    other, second = convnet(), GradualMagnitudePruning(None, once(0.3))
+    other.load_state_dict(model.state_dict())
+    second.load_state_dict(first.state_dict())
+    second.begin(other, 1)
+    for net, surgery in ((model, first), (other, second)):
+        net(batch(1)[0])
+        surgery.apply(net)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, other.state_dict()[key]), key
 
 
 def test_attached_to_an_optimiser_pruned_weights_stay_zero() -> None:

@@ -74,7 +74,12 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
                 f"weights: {path} holds another architecture: {name} should have shape "
                 f"{tuple(value.shape)}, the file has {has}; use the net it was made from"
             )
-    model.load_state_dict({name: state[name] for name in own})
+    if surplus := [name for name in state if name not in own]:
+        raise ValueError(
+            f"weights: {path} holds another architecture: {surplus[0]} and {len(surplus) - 1} more "
+            "of its entries have no place in this net; use the net it was made from"
+        )
+    model.load_state_dict(state)
     return model
 
 

@@ -110,5 +110,6 @@ def masked_batch_norm(x: Tensor, norm: nn.modules.batchnorm._BatchNorm, active: 
     with torch.no_grad():
         for now, before in zip((norm.running_mean, norm.running_var), kept, strict=False):
             if now is not None:
-                now.copy_(torch.where(active > 0, now, before))
+                # autograd holds them too, though in training their values play no part in it
+                now.data.copy_(torch.where(active > 0, now, before))
     return out

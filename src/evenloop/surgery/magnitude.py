@@ -47,9 +47,10 @@ class GradualMagnitudePruning(Surgery):
             layers; "erk" gives layers densities in proportion to their fans over their size;
             "2:4" removes at most two of every four neighbours (see `semi_structured`).
         batchnorm: "skip" also zeroes scale and shift of a batch norm whose whole filter is
-            pruned, so that the channel stays 0; "plain" leaves its shift.
-        mask_gradients: zero the gradients of pruned weights as well; without it, clipping by
-            norm would count them.
+            pruned, so that the channel stays 0, and freezes its running statistics; "plain"
+            leaves that channel a channel like the others.
+        mask_gradients: zero the gradients of pruned weights (and skipped norms) as well; without
+            it, clipping by norm would count them.
 
     Raises:
         ValueError: an unknown scope or batchnorm, or more than half of the weights under "2:4";
@@ -89,6 +90,9 @@ class GradualMagnitudePruning(Surgery):
         self._norms: dict[str, nn.modules.batchnorm._BatchNorm] = {}
         self._held: list[Tensor] = []
         self._by: list[Tensor] = []
+        self._moved: list[Tensor] = []
+        self._frozen: list[Tensor] = []
+        self._alive: dict[str, Tensor] = {}
         self._hooks: list[Callable[[], None]] = []
         if model is not None:
             self.bind(model)
@@ -117,26 +121,21 @@ class GradualMagnitudePruning(Surgery):
                 if held is None
                 else held.to(layer.weight)
             )
+        self._alive = {}
+        if self.mask_gradients:
+            for name, layer in layers.items():
+                self._hide_gradient(layer.weight, self.masks, name)
         self._list()
         if not fresh:  # masks of ones change nothing
             self._multiply()
-        if self.mask_gradients:
-            self._hook_gradients()
 
-    def _hook_gradients(self) -> None:
-        masks = self.masks
+    def _hide_gradient(self, weight: Any, by: Mapping[str, Tensor], name: str) -> None:
+        def hide(weight: Tensor) -> None:
+            if weight.grad is not None:
+                weight.grad.mul_(by[name])
 
-        def hook_for(name: str) -> Callable[[Tensor], None]:
-            def hide(weight: Tensor) -> None:
-                if weight.grad is not None:
-                    weight.grad.mul_(masks[name])
-
-            return hide
-
-        for name, layer in self._layers.items():
-            weight: Any = layer.weight  # torch leaves its hook methods untyped
-            handle = weight.register_post_accumulate_grad_hook(hook_for(name))
-            self._hooks.append(handle.remove)
+        # torch leaves its hook methods untyped, therefore Any
+        self._hooks.append(weight.register_post_accumulate_grad_hook(hide).remove)
 
     def begin(self, model: nn.Module, epoch: int) -> None:
         """Prune `model` to the schedule's sparsity if an event falls on `epoch`."""
@@ -179,15 +178,33 @@ class GradualMagnitudePruning(Surgery):
         """List what is multiplied by what."""
         self._held = [layer.weight.detach() for layer in self._layers.values()]
         self._by = [self.masks[name] for name in self._layers]
+        self._moved, self._frozen = [], []
         for name, norm in self._norms.items():
             if name in self._layers:
                 alive = self.masks[name].flatten(1).any(1)
-                self._held += [norm.weight.detach(), norm.bias.detach()]
-                self._by += [alive.to(norm.weight), alive.to(norm.bias)]
+                if not bool(alive.all()):  # an ordinary norm costs nothing in a step
+                    self._skip(name, norm, alive.to(norm.weight))
+
+    def _skip(self, name: str, norm: nn.modules.batchnorm._BatchNorm, alive: Tensor) -> None:
+        """Hold dead channels of a norm at 0, and their statistics where they are now."""
+        if self.mask_gradients and name not in self._alive:
+            for value in (norm.weight, norm.bias):
+                self._hide_gradient(value, self._alive, name)
+        self._alive[name] = alive
+        self._held += [norm.weight.detach(), norm.bias.detach()]
+        self._by += [alive, alive]
+        for moved in (norm.running_mean, norm.running_var):
+            if moved is not None:  # statistic = statistic * alive + (what it was) * dead
+                self._held.append(moved)
+                self._by.append(alive)
+                self._moved.append(moved)
+                self._frozen.append(moved * (1 - alive))
 
     @torch.no_grad()
     def _multiply(self) -> None:
         torch._foreach_mul_(self._held, self._by)
+        if self._moved:
+            torch._foreach_add_(self._moved, self._frozen)
 
     def apply(self, model: nn.Module) -> None:
         """Zero every pruned weight of the bound model; twice is the same as once."""
@@ -203,6 +220,7 @@ class GradualMagnitudePruning(Surgery):
         for remove in self._hooks:
             remove()
         self._hooks.clear()
+        self._alive = {}
 
     def densities(self) -> dict[str, float]:
         """Layer name -> share of its weights that are left, in [0, 1]."""
@@ -245,8 +263,8 @@ def magnitude_masks(
 ) -> dict[str, Tensor]:
     """Bool masks that zero the smallest magnitudes of the masked weights, inside the old masks.
 
-    Ties fall in order of position (and of layers). The number zeroed is the exact ceiling of
-    sparsity times the size.
+    Ties fall in order of position (and of layers), masked places before weights that are left but
+    0. The number zeroed is the exact ceiling of sparsity times the size.
 
     Args:
         weights: layer name -> weight.
@@ -258,7 +276,8 @@ def magnitude_masks(
     >>> magnitude_masks(weight, {"a": torch.ones(4)}, 0.5)["a"].tolist()
     [True, False, True, False]
     """
-    scores = {name: (weights[name] * masks[name]).abs_() for name in weights}
+    # Below every magnitude: a rounded weight may be 0 and is still not one that was pruned.
+    scores = {name: weights[name].abs().masked_fill_(masks[name] == 0, -1) for name in weights}
     if scope == "global":
         sizes = [score.numel() for score in scores.values()]
         flat = torch.cat([score.flatten() for score in scores.values()])

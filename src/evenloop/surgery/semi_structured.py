@@ -31,7 +31,7 @@ def two_of_four(score: Tensor, sparsity: float) -> Tensor:
 
     Of those candidates the smallest are dropped until `sparsity` (of the layer) is reached; at
     0.5 all of them are. A layer whose inputs are no multiple of four is left whole. With a score
-    of 0 for weights that are pruned already, masks of rising sparsity are nested.
+    below all others for weights that are pruned already, masks of rising sparsity are nested.
 
     Raises:
         ValueError: `sparsity` is outside [0, 0.5].
