@@ -78,7 +78,7 @@ class _Reduced(torch.autograd.Function):
             for (part, of_part), into in zip(each, _parts(out, ctx.blocks), strict=True):
                 torch.sub(part, of_part[:, None], out=into)
             out.exp_()
-        slope = by_norm.t().div(total).split(roles)
+        slope = torch.split(by_norm.t() / total, roles)
         for into, by in zip(_parts(out, ctx.blocks), slope, strict=True):
             into.mul_(by[:, None])
         return out.t().scatter_add_(1, slot, by_picked), None, None
