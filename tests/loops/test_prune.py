@@ -310,8 +310,31 @@ def test_a_tolerance_out_of_reach_raises_an_alarm() -> None:
         ({"method": "none", "tolerance": None, "margin": 0.01}, "it needs a tolerance"),
         ({"tune": {"lrate": 0.1}}, "tune has no field 'lrate'"),
         ({"distil": 1.5}, "distil must be in"),
-        ({"prune_until": -1}, "must not end before it starts"),
-        ({"dual_lr": -1.0}, "lr of DualAscent"),
+        ({"prune_until": -1}, "prune_until must be an epoch >= 0"),
+        ({"prune_every": 0}, "prune_every must be at least 1 epoch, got 0"),
+        ({"sparsity": (0.5, 0.8), "sparsity_start": 0.6}, r"sparsity_start must be in .*=0.5\]"),
+        ({"sparsity_start": -0.1}, "sparsity_start must be in .* got -0.1"),
+        ({"constrain_from": -1}, "constrain_from must be .* an epoch >= 0, got -1"),
+        ({"constrain_from": "end"}, "constrain_from must be pruning_end, start"),
+        ({"floor": 1.5}, r"floor must be in \[0, 1\]"),
+        ({"average": "mean"}, "average must be one of population, macro, got 'mean'"),
+        ({"average_gradient": "none"}, "average_gradient must be one of null, full"),
+        ({"memory": "all"}, "memory must be one of ring, average"),
+        ({"method": "gap"}, "method must be one of none, equalized_loss, accuracy_gap"),
+        ({"structure": "filter"}, "structure must be one of unstructured, 2:4, channel, int8"),
+        ({"scope": "2:4"}, "scope must be one of layer, global, erk"),
+        ({"select": "best"}, "select must be one of last, feasible"),
+        ({"buffer_size": 0}, 'buffer_size must be an integer >= 1, "auto" or None, got 0'),
+        ({"buffer_size": "all"}, "buffer_size must be"),
+        ({"structure": "channel", "scope": "global"}, "scope is for structure=unstructured"),
+        ({"structure": "int8", "keep_dense": ("body.0",)}, "int8 rounds every layer"),
+        ({"method": "equalized_loss", "average_gradient": "bounded"}, "have no sign; use full"),
+        ({"dual_lr": -1.0}, "dual_lr must be finite and >= 0, got -1.0"),
+        ({"dual_kp": float("inf")}, "dual_kp must be finite"),
+        ({"dual_ema": 1.0}, r"dual_ema must be in \[0, 1\)"),
+        ({"dual_momentum": -0.1}, "dual_momentum must be in"),
+        ({"dual_cap": 0.0}, "dual_cap must be positive"),
+        ({"dual_kp": 1.0, "dual_momentum": 0.5}, "dual_kp=1.0, dual_momentum=0.5"),
         ({"two_sided": True, "method": "none"}, "two_sided=true is for method=accuracy_gap"),
         ({"two_sided": True, "average_gradient": "bounded"}, "two_sided=true is for"),
         ({"select": "feasible", "method": "none", "tolerance": None}, "select=feasible needs"),
@@ -325,8 +348,45 @@ def test_impossible_fields_are_refused(wrong: dict[str, Any], message: str) -> N
 
 
 @pytest.mark.parametrize(
+    "right",
+    [
+        {"prune_until": 0, "prune_every": 2, "sparsity": (0.5, 0.8), "sparsity_start": 0.5},
+        {"constrain_from": 0, "floor": 1.0, "average": "macro", "average_gradient": "full"},
+        {"constrain_from": "start", "memory": "average", "select": "feasible", "scope": "erk"},
+        {"structure": "channel", "buffer_size": 1, "keep_dense": ()},
+        {"structure": "int8", "keep_dense": ("last_linear", "first_conv"), "buffer_size": None},
+        {"method": "equalized_loss", "average_gradient": "detached", "dual_cap": 0.1},
+        {"dual_lr": 0.0, "dual_kp": 2.0, "dual_ema": 0.9},
+        {"dual_momentum": 0.9},
+    ],
+)
+def test_possible_fields_are_taken(right: dict[str, Any]) -> None:
+    loop, world, _ = setting(**right)
+    assert all(getattr(loop, name) == value for name, value in right.items())
+    assert loop.recipe(world.recipe).epochs == 4
+
+
+def test_a_rounded_net_is_tuned_on_with_the_masks_it_has() -> None:
+    """Weights of one size but for a large one a row round to 0, as those pruned are."""
+    loop, world, _ = setting(sparsity=0.5, int8=True, tune=TUNE | {"lr": 1e-6}, prune_until=1)
+    state = loop.init(world, None, Rng.of(0))
+    state, _ = loop.step(world, state, 0, Rng.of(0).at(0))
+    weight = state.models["reference"].get_submodule("body.2").weight
+    assert isinstance(weight, torch.Tensor)
+    weight.data[:, 0] = 1e4
+    state, _ = loop.step(world, state, 1, Rng.of(0).at(1))
+    first, kept = state.extra["masks"], state.models["classifier"].get_submodule("body.2").weight
+    assert isinstance(kept, torch.Tensor)
+    assert bool((kept[first["body.2"]] == 0).any())
+    state, _ = loop.step(world, state, 2, Rng.of(0).at(2))
+    for name, mask in state.extra["masks"].items():
+        assert torch.equal(mask, first[name]), name
+
+
+@pytest.mark.parametrize(
     ("fields", "message"),
     [
+        ({"constrain_from": 4}, "constrain_from=4 leaves none of the 4 epochs of tuning under"),
         ({"prune_until": 4}, "prune_until=4 leaves none of the 4 epochs"),
         ({"rows": 1000}, "rows=1000 is more than the 240 rows"),
         ({"buffer_size": 99}, r"buffer_size=99 is larger than group '.' \(\d+ training rows\)"),

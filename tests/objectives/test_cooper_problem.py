@@ -14,6 +14,7 @@ from evenloop.objectives.cooper_problem import CooperProblem
 from evenloop.objectives.duals import DualAscent
 from evenloop.objectives.equalized_loss import EqualizedLoss
 from evenloop.objectives.reference import Reference
+from evenloop.objectives.ring import GroupRing
 
 DUAL = 0.3
 
@@ -57,7 +58,68 @@ def test_both_walk_the_same_path(kind: str, buffer_size: int | None) -> None:
     assert ours.multipliers.abs().sum() > 0
 
 
-def test_any_of_coopers_optimisers_takes_the_problem() -> None:
+def optimiser(kind: str, problem: CooperProblem, weight: nn.Parameter) -> Any:
+    dual = problem.dual_parameters()
+    if kind == "ExtrapolationConstrainedOptimizer":
+        return cooper.optim.ExtrapolationConstrainedOptimizer(
+            problem,
+            primal_optimizers=cooper.optim.ExtraSGD([weight], lr=0.1),
+            dual_optimizers=cooper.optim.ExtraSGD(dual, lr=DUAL, maximize=True),
+        )
+    return getattr(cooper.optim, kind)(
+        problem,
+        primal_optimizers=torch.optim.SGD([weight], 0.1),
+        dual_optimizers=torch.optim.SGD(dual, DUAL, maximize=True),
+    )
+
+
+@pytest.mark.parametrize("kind", ["AlternatingDualPrimalOptimizer", "SimultaneousOptimizer"])
+def test_an_optimiser_of_one_evaluation_pushes_every_batch_once(kind: str) -> None:
+    problem = CooperProblem(objective("gap", buffer_size=20))
+    weight = nn.Parameter(torch.zeros(4, 3))
+    rolls = optimiser(kind, problem, weight)
+    for x, y, cell in batches(2):
+        rolls.roll(compute_cmp_state_kwargs={"outputs": x @ weight, "y": y, "cell": cell})
+    ring = problem.objective.ring
+    assert isinstance(ring, GroupRing)
+    assert int(ring.fill.sum()) == 24
+
+
+@pytest.mark.parametrize(
+    "kind", ["AlternatingPrimalDualOptimizer", "ExtrapolationConstrainedOptimizer"]
+)
+def test_an_optimiser_of_two_evaluations_is_refused(kind: str) -> None:
+    problem = CooperProblem(objective("gap", buffer_size=20))
+    weight = nn.Parameter(torch.zeros(4, 3))
+    x, y, cell = next(iter(batches(1)))
+    with pytest.raises(RuntimeError, match="use AlternatingDualPrimalOptimizer or Simultaneous"):
+        optimiser(kind, problem, weight).roll(
+            compute_cmp_state_kwargs={"outputs": x @ weight, "y": y, "cell": cell}
+        )
+    ring = problem.objective.ring
+    assert isinstance(ring, GroupRing)
+    assert int(ring.fill.sum()) == 12
+
+
+@pytest.mark.parametrize("kind", ["gap", "signed"])
+def test_in_eval_mode_a_problem_remembers_nothing(kind: str) -> None:
+    problem = CooperProblem(objective(kind, buffer_size=2))
+    (x, y, cell), (other, *_) = batches(2)
+    problem.compute_cmp_state(x[:, :3], y, cell)
+    before = {n: v.clone() for n, v in problem.objective.state_dict().items()}
+    problem.objective.eval()
+    for _ in range(2):
+        state = problem.compute_cmp_state(other[:, :3], 2 - y, cell)
+        constraint = state.observed_constraints[problem.groups]
+        assert torch.equal(constraint.strict_violation, problem.objective.violation)
+    for name, value in problem.objective.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    problem.objective.train()
+    problem.compute_cmp_state(other[:, :3], 2 - y, cell)
+    assert any(not torch.equal(v, before[n]) for n, v in problem.objective.state_dict().items())
+
+
+def test_nu_pi_takes_the_problem() -> None:
     problem = CooperProblem(objective("gap", buffer_size=8))
     weight = nn.Parameter(torch.zeros(4, 3))
     dual = cooper.optim.nuPI(problem.dual_parameters(), lr=0.1, Kp=1.0, maximize=True)

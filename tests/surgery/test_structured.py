@@ -68,6 +68,26 @@ def test_channels_are_nested_and_the_smallest_go() -> None:
 
 
 @needs_extra
+def test_layers_to_be_kept_dense_keep_their_channels_and_those_tied_to_them() -> None:
+    model = net()
+    surgery = ChannelPruning(EXAMPLE, Cubic(0.5, 0, 0, initial=0.5), ("first_conv", "last_linear"))
+    surgery.begin(model, 0)
+    names = {name for tied in surgery._tied for name in tied.layers}
+    assert not names & {"conv1", "stages.0.0.conv2", "head"}
+    assert {"stages.0.0.conv1", "stages.2.0.conv1"} <= names
+    assert bool(model.get_submodule("conv1").weight.flatten(1).any(1).all())  # type: ignore[union-attr, operator]
+
+
+@needs_extra
+def test_nothing_left_to_prune_is_said() -> None:
+    model = net("small-cnn")
+    with pytest.raises(ValueError, match=r"keep_dense .* leaves no"):
+        ChannelPruning(EXAMPLE, Cubic(0.5), ("*",)).begin(model, 0)
+    convs = tuple(n for n, m in model.named_modules() if isinstance(m, nn.Conv2d))
+    ChannelPruning(EXAMPLE, Cubic(0.5), convs[1:]).begin(model, 0)
+
+
+@needs_extra
 def test_one_channel_is_always_left() -> None:
     model = net("small-cnn")
     surgery = ChannelPruning(EXAMPLE, Cubic(0.999, 0, 0, initial=0.999))

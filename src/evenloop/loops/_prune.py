@@ -5,6 +5,7 @@ Private to `evenloop.loops.prune`, which says in what order they come.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from evenloop.objectives.accuracy_gap import AccuracyGap
 from evenloop.objectives.reference import Reference, marginal_members
 from evenloop.objectives.traced import Traced
 from evenloop.seams import Surgery
+from evenloop.surgery.int8 import Int8Weights
 from evenloop.surgery.magnitude import GradualMagnitudePruning
 from evenloop.surgery.structured import ChannelPruning
 
@@ -55,18 +57,25 @@ class Seen:
         }
 
     def judge(self, world: World, loop: Prune) -> Callable[[nn.Module], tuple[bool, float]]:
-        """Whether a net meets the tolerance on the training rows, and how accurate it is there."""
+        """Whether a net meets the tolerance on the training rows, and how accurate it is there.
+
+        As it would be kept: rounded, if `loop` rounds at the end. Where a group has no rows no net
+        is known to meet the tolerance, and none is said to.
+        """
         reference, members = self.reference(world, loop.intersectional)
         cell = self.groups.cell
         cell = cell if members is None else members.to(cell.device)[cell]
-        present = reference.count > 0
+        whole, rounds = bool((reference.count > 0).all()), loop.int8 or loop.structure == "int8"
 
         def judged(model: nn.Module) -> tuple[bool, float]:
+            if rounds:
+                model = copy.deepcopy(model)
+                Int8Weights().finish(model)
             logits = predict(model, self.data.x, batch=world.recipe.eval_batch)
             now = Reference.of(logits, self.data.y, cell, reference.names)
             lost = reference.group_acc - now.group_acc
             excess = lost - (reference.acc - now.acc)
-            meets = float(excess[present].max()) <= (loop.tolerance or 0.0) + ROUNDING
+            meets = whole and float(excess.max()) <= (loop.tolerance or 0.0) + ROUNDING
             return meets, float(now.acc)
 
         return judged
@@ -133,15 +142,19 @@ def measured(
 
 
 def _stuck(constraint: Traced, loop: Prune) -> list[str]:
-    """An alarm for groups violated through the last third whose multipliers ended at their highest.
+    """An alarm for groups violated at the end of tuning whose multipliers no longer come down.
 
-    On a tolerance that can be met the violation ends, and then its multiplier stops growing.
+    On a tolerance that can be met the violation ends, and its multiplier falls again. Thirds of
+    tuning are compared, not single steps: a proportional term moves with every batch.
     """
-    inner, kept = constraint.inner, len(constraint.multipliers()) // 3
-    if not isinstance(inner, AccuracyGap) or kept < 2:
+    inner, path = constraint.inner, constraint.multipliers()
+    third = len(path) // 3
+    if not isinstance(inner, AccuracyGap) or third < 2:
         return []
-    path, violated = constraint.multipliers(), constraint.violations()[-kept:].mean(0) - loop.margin
-    stuck = (path[-1] == path.amax(0)) & (violated > 0)
+    violated = constraint.violations()[-third:] - loop.margin
+    late, before = path[-third:].mean(0), path[-2 * third : -third].mean(0)
+    stuck = (violated.mean(0) > 0) & (violated[-(third // 2) :].mean(0) > 0)
+    stuck &= (late >= before) & (late > 0)
     names = [name for name, is_stuck in zip(inner.names, stuck.tolist(), strict=True) if is_stuck]
     if not names:
         return []

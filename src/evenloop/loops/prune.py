@@ -23,6 +23,7 @@ from evenloop.data import GroupedData
 from evenloop.groups import GroupIndex
 from evenloop.loop import Loop, Notes, State, World
 from evenloop.loops._prune import Seen, equal_target, measured
+from evenloop.loops._prune_fields import check_fields
 from evenloop.objectives.accuracy_gap import AccuracyGap, Average, MemoryKind
 from evenloop.objectives.distilled import Distilled, Taught
 from evenloop.objectives.duals import AverageGradient, DualAscent
@@ -38,7 +39,6 @@ from evenloop.surgery.int8 import Int8Weights
 from evenloop.surgery.layers import FIRST_CONV, LAST_LINEAR
 from evenloop.surgery.magnitude import GradualMagnitudePruning, Scope
 from evenloop.surgery.schedule import Cubic
-from evenloop.surgery.semi_structured import MOST
 from evenloop.surgery.structured import ChannelPruning
 from evenloop.surgery.together import Together
 
@@ -64,8 +64,8 @@ class Prune(Loop):
         dense: "train", or the path of a state dict (.pt, .safetensors) of the configured net.
         structure: "unstructured" weights, two of every four ("2:4", a sparsity of 0.5), whole
             "channel"s, or "int8" (no sparsity: weights are rounded after tuning).
-        scope: how unstructured sparsity is shared out between layers.
-        keep_dense: layers left whole.
+        scope: how unstructured sparsity is shared out between layers: "layer", "global", "erk".
+        keep_dense: layers left whole; of "channel", with all that a residual sum ties to them.
         sparsity_start, prune_until, prune_every: the cubic schedule, in epochs of tuning.
         constrain_from: "pruning_end", "start", or an epoch.
         buffer_size, memory, average, average_gradient, floor, two_sided: see `AccuracyGap`. None
@@ -76,10 +76,15 @@ class Prune(Loop):
         dual_lr, dual_kp, dual_ema, dual_momentum, dual_restart, dual_cap: see `DualAscent`.
         intersectional: constrain the product of the group columns, or each column by itself.
         select: "last" keeps the net of the last epoch; "feasible" the most accurate of the last
-            third of tuning that meets the tolerance, both on the training rows (else the last).
+            third of tuning that meets the tolerance, both on the training rows (else the last;
+            so too where a group has no training rows, as no net is known to meet it then).
         distil: weight in [0, 1] of imitating the dense net while tuning.
         int8: whether the weights that are left are rounded to eight bits after tuning; what is
-            measured and kept is the rounded net.
+            chosen by, measured and kept is the rounded net.
+
+    Raises:
+        ValueError: a field is out of range, unknown, or at odds with another; the message names
+            it, its value and what would do.
     """
 
     sparsity: float | tuple[float, ...] = 0.9
@@ -115,43 +120,10 @@ class Prune(Loop):
     int8: bool = False
 
     def __post_init__(self) -> None:
-        if not self.levels:
-            raise ValueError("sparsity needs at least one value, got none")
+        check_fields(self)
         for level in self.levels:
             self.schedule(level)
-            if self.structure == "2:4" and level > MOST:
-                raise ValueError(
-                    f'structure="2:4" removes at most half of the weights, got sparsity={level}; '
-                    "use sparsity=0.5"
-                )
-        if self.method == "accuracy_gap" and self.tolerance is None:
-            raise ValueError(
-                "method='accuracy_gap' needs tolerance=, the excess accuracy gap you accept "
-                "(0.01 is one percentage point)"
-            )
-        if self.rows is not None and self.rows < 1:
-            raise ValueError(f"rows must be at least 1, or None for all, got {self.rows}")
-        if self.tolerance is not None and not 0 <= self.tolerance < 1:
-            raise ValueError(f"tolerance must be a fraction in [0, 1), got {self.tolerance}")
-        if self.two_sided and (self.method != "accuracy_gap" or self.average_gradient == "bounded"):
-            raise ValueError(
-                "two_sided=true is for method=accuracy_gap with average_gradient full or detached, "
-                f"got method={self.method}, average_gradient={self.average_gradient}"
-            )
-        if self.select == "feasible" and self.tolerance is None:
-            raise ValueError("select=feasible needs tolerance=, which it is about")
-        if not 0 <= self.margin <= (self.tolerance or 0):
-            raise ValueError(
-                f"margin must be in [0, tolerance={self.tolerance}], got {self.margin}; it needs "
-                "a tolerance to stay below"
-            )
-        known = Recipe.__dataclass_fields__
-        for key in self.tune:
-            if key not in known:
-                raise ValueError(f"tune has no field {key!r}; a recipe has: {', '.join(known)}")
         self.rule()
-        if not 0 <= self.distil <= 1:
-            raise ValueError(f"distil must be in [0, 1], got {self.distil}")
 
     @property
     def levels(self) -> tuple[float, ...]:
@@ -162,8 +134,7 @@ class Prune(Loop):
         """The cubic schedule to sparsity `level`, or all of it before the first epoch."""
         if at_once or self.prune_until == 0:
             return Cubic(level, 0, 0, initial=level)
-        start = min(self.sparsity_start, level)
-        return Cubic(level, 0, self.prune_until, self.prune_every, start)
+        return Cubic(level, 0, self.prune_until, self.prune_every, self.sparsity_start)
 
     def first_epoch(self, again: bool = False) -> int:
         """Epoch of tuning from which the constraints hold; 0 for a net that is sparse already."""
@@ -196,6 +167,12 @@ class Prune(Loop):
             raise ValueError(
                 f"prune_until={self.prune_until} leaves none of the {recipe.epochs} epochs of "
                 "tuning to tune in; raise tune.epochs or lower prune_until"
+            )
+        first = self.constrain_from
+        if isinstance(recipe.epochs, int) and isinstance(first, int) and first >= recipe.epochs:
+            raise ValueError(
+                f"constrain_from={first} leaves none of the {recipe.epochs} epochs of tuning under "
+                "the constraint; use a smaller epoch, or pruning_end"
             )
         return recipe
 
@@ -236,6 +213,8 @@ class Prune(Loop):
         seen = Seen.of(world, state.data, dense)
         constraint = self.constraint(world, seen, self.first_epoch(again))
         surgery = self.surgery(self.schedule(level, again), state.data)
+        if again:  # a weight that was rounded to 0 ties with those pruned, and may yet grow
+            surgery.load_state_dict(state.extra.get("masks", {}))
         start = state.models["classifier"] if again else dense
         chosen = self.chosen(world, seen)
         sparse = self.tuned(world, seen, start, rng.at("tune"), constraint, surgery, chosen)
@@ -297,7 +276,7 @@ class Prune(Loop):
         if self.structure == "int8":
             return Int8Weights()
         if self.structure == "channel":
-            return ChannelPruning(data.x[:1], schedule)
+            return ChannelPruning(data.x[:1], schedule, self.keep_dense)
         scope = "2:4" if self.structure == "2:4" else self.scope
         return GradualMagnitudePruning(None, schedule, self.keep_dense, scope)
 

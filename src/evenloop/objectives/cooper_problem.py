@@ -1,11 +1,14 @@
-"""The same constraints as a problem of Cooper 1.x, for any of its optimisers.
+"""The same constraints as a problem of Cooper 1.x, for its optimisers of one forward pass a step.
 
 Cooper (Gallego-Posada et al., "Cooper: A library for constrained optimization in deep learning",
 2025) keeps multipliers as parameters and owns the step (`roll`). The trajectory under its
-`AlternatingDualPrimalOptimizer` with plain SGD ascent is that of our own `loss`.
+`AlternatingDualPrimalOptimizer` with plain SGD ascent is that of our own `loss`; its
+`SimultaneousOptimizer` works as well. Those that evaluate twice a step are refused.
 """
 
 from __future__ import annotations
+
+import weakref
 
 import torch
 from cooper.cmp import CMPState, ConstrainedMinimizationProblem
@@ -21,6 +24,13 @@ from evenloop.objectives.equalized_loss import EqualizedLoss
 from evenloop.objectives.reference import item_losses
 
 __all__ = ["CooperProblem"]
+
+TWICE = (
+    "a Cooper problem measures every batch once, at the outputs it is given, and this optimiser "
+    "asks for a second evaluation in the same step (AlternatingPrimalDualOptimizer and "
+    "ExtrapolationConstrainedOptimizer do); use AlternatingDualPrimalOptimizer or "
+    "SimultaneousOptimizer, with new outputs for each roll"
+)
 
 
 class CooperProblem(ConstrainedMinimizationProblem):
@@ -56,6 +66,7 @@ class CooperProblem(ConstrainedMinimizationProblem):
         if isinstance(objective, AccuracyGap) and objective.two_sided:
             raise ValueError("a Cooper problem takes one-sided constraints; use two_sided=False")
         self.objective = objective
+        self._seen: weakref.ref[Tensor] | None = None
         one_sided = objective.dual.inequality
         self.groups = Constraint(
             ConstraintType.INEQUALITY if one_sided else ConstraintType.EQUALITY,
@@ -71,11 +82,32 @@ class CooperProblem(ConstrainedMinimizationProblem):
         return torch.cat([p.detach() for p in self.dual_parameters()])
 
     def compute_cmp_state(self, outputs: Tensor, y: Tensor, cell: Tensor) -> CMPState:
-        """Loss and constraints at logits (B, C), labels (B,), cells (B,) or (B, A)."""
+        """Loss and constraints at logits (B, C), labels (B,), cells (B,) or (B, A).
+
+        In training mode of the objective the batch enters the buffers. In `eval()` mode nothing
+        changes, and the violations are those of the last training step.
+
+        Raises:
+            RuntimeError: a second evaluation of the same outputs while training.
+        """
         objective = self.objective
+        if objective.training:
+            if self._seen is not None and self._seen() is outputs:
+                raise RuntimeError(TWICE)
+            self._seen = weakref.ref(outputs)
         cell = cell if objective.members is None else objective.members[cell]
         losses = item_losses(outputs, y, objective.label_smoothing)
         proxy, count = objective.proxies(losses, cell)
-        true, _ = objective.measure(outputs, y, cell, count)
+        true = objective.violation
+        if objective.training:
+            true, _ = objective.measure(outputs, y, cell, count)
         state = ConstraintState(violation=proxy, strict_violation=true.clone())
         return CMPState(loss=losses.mean(), observed_constraints={self.groups: state})
+
+    def compute_violations(self, *_: object, **__: object) -> CMPState:
+        """Refused: it is what updating the weights first asks for, at other outputs.
+
+        Raises:
+            RuntimeError: always; it names the optimisers that work.
+        """
+        raise RuntimeError(TWICE)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from evenloop.seams import Surgery
+from evenloop.surgery.layers import LAST_LINEAR, prunable
 from evenloop.surgery.schedule import Cubic, pruned_count
 
 __all__ = ["ChannelPruning", "Tied", "shrink", "tied_channels"]
@@ -80,13 +81,18 @@ class ChannelPruning(Surgery):
     Args:
         example: one input (1, ...) of the nets it will prune.
         schedule: share of each group's channels to be zero, by epoch.
+        keep_dense: layers that keep all their channels, and so do those tied to them (see
+            `evenloop.surgery.layers.prunable`). The last linear layer always does.
 
     Raises:
         ImportError: (when a model is met) torch-pruning is not installed.
+        ValueError: (then) a pattern that matches no layer, or no channels left to prune.
     """
 
-    def __init__(self, example: Tensor, schedule: Cubic) -> None:
-        self.example, self.schedule = example, schedule
+    def __init__(
+        self, example: Tensor, schedule: Cubic, keep_dense: Sequence[str] = (LAST_LINEAR,)
+    ) -> None:
+        self.example, self.schedule, self.keep_dense = example, schedule, tuple(keep_dense)
         self.kept: dict[str, Tensor] = {}
         self._model: nn.Module | None = None
         self._tied: tuple[Tied, ...] = ()
@@ -98,7 +104,7 @@ class ChannelPruning(Surgery):
         if model is not self._model:
             device = next(model.parameters()).device
             self._model = model
-            self._tied = tied_channels(model, self.example.to(device))
+            self._tied = self._free(model, tied_channels(model, self.example.to(device)))
             for tied in self._tied:
                 kept = self.kept.get(tied.layers[0], torch.ones(tied.channels))
                 self.kept[tied.layers[0]] = kept.to(device)
@@ -108,6 +114,18 @@ class ChannelPruning(Surgery):
             for tied in self._tied:
                 self._prune(model, tied, share)
             self._refresh()
+
+    def _free(self, model: nn.Module, tied: tuple[Tied, ...]) -> tuple[Tied, ...]:
+        """The groups of channels that hold no layer to be kept dense."""
+        pruned = prunable(model, self.keep_dense)
+        dense = set(prunable(model, ())) - set(pruned)
+        free = tuple(group for group in tied if not dense & set(group.layers))
+        if not free:
+            raise ValueError(
+                f"keep_dense {self.keep_dense} leaves no channels to prune: every group of tied "
+                "channels holds one of these layers; give fewer"
+            )
+        return free
 
     @torch.no_grad()
     def _prune(self, model: nn.Module, tied: Tied, share: float) -> None:
