@@ -16,15 +16,15 @@ LINE_SECONDS = 5.0
 @contextmanager
 def lines(name: str, seeds: Sequence[int], rounds: int) -> Iterator[Progress]:
     """One line per seed at most every five seconds, and when it ends, on standard error."""
-    started, last = time.monotonic(), dict.fromkeys(seeds, 0.0)
-    first: dict[int, int] = {}
+    last = dict.fromkeys(seeds, 0.0)
+    first: dict[int, tuple[int, float]] = {}  # a seed may wait for others: its own time counts
 
     def progress(seed: int, what: str, done: int, of: int) -> None:
         now = time.monotonic()
         if what != "round" or (now - last[seed] < LINE_SECONDS and done < of):
             return
         last[seed] = now
-        begun = first.setdefault(seed, done)
+        begun, started = first.setdefault(seed, (done, now))
         left = (now - started) / (done - begun) * (of - done) if done > begun else 0.0
         rest = f", about {left:.0f} s left" if left else ""
         sys.stderr.write(f"{name} seed {seed}: round {done} of {of}{rest}\n")
