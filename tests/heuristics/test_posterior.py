@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -72,6 +73,21 @@ def test_the_cut_net_draws_what_full_passes_draw(net: nn.Module, consistent: boo
     full = draw_pool(MCDropout(net, 6, consistent=consistent, cut=False), x, rng=RNG)
     torch.testing.assert_close(fast, full, rtol=0, atol=1e-5)
     assert fast.std(2).min() > 0
+
+
+@pytest.mark.slow
+def test_vgg16_with_a_cached_prefix_scores_as_full_passes_do() -> None:
+    vgg = build("vgg16", channels=3, size=32, classes=3, pool=1, hidden=64, seed=0)
+    with torch.no_grad():  # as drawn the logits are near 0 and every score is too
+        for layer in (*vgg.classifier, vgg.head):  # type: ignore[misc, union-attr]
+            if isinstance(layer, nn.Linear):
+                layer.weight.mul_(30)
+    x = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    rule = partial(bald, kind="logits")
+    cut, whole = (score_pool(MCDropout(vgg, 8, cut=c), x, rule, rng=RNG) for c in (True, False))
+    torch.testing.assert_close(cut, whole, rtol=0, atol=1e-5)
+    assert float(whole.min()) > 1e-3
+    assert float(whole.max() - whole.min()) > 1e-3
 
 
 def test_the_prefix_sees_every_item_once(net: nn.Module) -> None:

@@ -200,8 +200,17 @@ def test_good_stochastic_input() -> None:
         (lambda: group_quotas(2, torch.ones(2), labelled_counts=torch.ones(3)), "3 groups"),
         (lambda: stochastic_selection(torch.ones(2), -1, "power", generator=gen()), "at least 0"),
         (lambda: random_order_top(torch.ones(2), -1, generator=gen()), "at least 0"),
+        (
+            lambda: random_order_top(torch.tensor([1.0, torch.nan]), 1, generator=gen()),
+            "NaN, first for item 1",
+        ),
     ],
 )
 def test_bad_selections(call, message: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_scores_that_are_known_are_all_bought() -> None:
+    scores = torch.tensor([0.0, torch.inf, -torch.inf, 2.0])
+    assert random_order_top(scores, 4, generator=gen()).tolist() == [1, 3, 0, 2]

@@ -151,6 +151,7 @@ def test_an_empty_pool_has_no_scores() -> None:
         (torch.tensor([[[0.5], [0.2]]]), "probs", "do not sum to one"),
         (torch.tensor([[[float("nan")], [0.2]]]), "probs", "outside"),
         (torch.tensor([[[float("nan")], [0.2]]]), "logits", "NaN"),
+        (torch.tensor([[[0.1], [0.2]], [[float("inf")], [0.2]]]), "logits", "infinite.*item 1"),
         (torch.tensor([[0.5, 0.5]]), "probs", "shape"),
         (torch.tensor([[[0.5], [0.5]]]), "guess", "kind"),
     ],

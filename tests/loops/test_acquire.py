@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -15,6 +16,7 @@ from evenloop.data import Attribute, GroupedData, Origin, Schema
 from evenloop.groups import GroupIndex
 from evenloop.intervals import wilson
 from evenloop.loop import Loop, State, World, run
+from evenloop.loops._acquire import probe_accuracy
 from evenloop.loops._acquire_watch import enrichment_notes
 from evenloop.loops.acquire import Acquire
 from evenloop.models import build
@@ -319,7 +321,7 @@ def test_enrichment_is_the_share_bought_over_the_share_there() -> None:
     row = go(loop, rounds=2, where=place).rows[1]
     red = int((state.data.attribute("colour")[30:] == 1).sum())
     there = int((place.data.attribute("colour")[30:] == 1).sum())
-    assert row.values["enrichment.rare"] == pytest.approx(red / 20 / (there / 270))
+    assert row.values["rare.enrichment"] == pytest.approx(red / 20 / (there / 270))
     cell = (place.data.truth == 1) & (place.data.attribute("colour") == 0)
     bought = (state.data.truth[30:] == 1) & (state.data.attribute("colour")[30:] == 0)
     wanted = int(bought.sum()) / 20 / (int(cell[30:].sum()) / 270)
@@ -347,7 +349,7 @@ def test_starving_the_rare_cell_is_an_alarm() -> None:
 
     place = replace(world(), net=net, recipe=Recipe(lr=1e-3, batch=16, epochs=1))
     record = go(Acquire(initial=30, query=150, heuristic="entropy", draws=2), 2, where=place)
-    assert record.rows[1].values["enrichment.rare"] < 0.8
+    assert record.rows[1].values["rare.enrichment"] < 0.8
     (alarm,) = record.rows[1].alarms
     assert alarm.startswith("entropy starves the rare cells (no red, yes red)")
     assert record.rows[1].values["rare.says"] == "starved"
@@ -395,7 +397,7 @@ def test_a_random_choice_enriches_nothing_and_is_seldom_said_to_starve() -> None
             state, notes = loop.step(place, state, round, root.at("round", round))
             said += len(notes.alarms)
         alarms += said > 0
-        found.append(float(notes.values["enrichment.rare"]))
+        found.append(float(notes.values["rare.enrichment"]))
     values = torch.tensor(found)
     assert abs(float(values.mean()) - 1) < 4 * float(values.std()) / 10
     assert alarms <= 2
@@ -435,21 +437,50 @@ def test_an_adversary_leaves_no_hook_behind() -> None:
         ({"heuristic": "badge", "stochastic": "rank"}, "chooses items together"),
         ({"balance": "group", "stochastic": "rank"}, "set one of them"),
         ({"heuristic": "random", "stochastic": "rank"}, "draws by score"),
-        ({"noise": {"red": 1.5}}, "noise must be in range"),
-        ({"delay": {"red": -1}}, "delay must be in range"),
-        ({"temperature": 0.0}, "temperature must be positive"),
-        ({"plan_gap": 1.5}, "plan_gap in"),
-        ({"adv_weight": -0.1}, "adv_weight at least 0"),
+        ({"noise": {"blue": 0.1, "red": 1.5}}, r"noise of group 'red' must be in \[0, 1\].*1.5"),
+        ({"noise": {"red": math.nan}}, "noise of group 'red'.*nan"),
+        ({"cost": {"red": -1.0}}, "cost of group 'red' must be a number of at least 0.*-1"),
+        ({"cost": {"red": math.inf}}, "cost of group 'red'.*inf"),
+        ({"delay": {"red": -1}}, "delay of group 'red'.*-1"),
+        ({"temperature": 0.0}, "temperature must be a positive number, got 0"),
+        ({"temperature": math.nan}, "temperature must be a positive number, got nan"),
+        ({"plan_gap": 1.5}, r"plan_gap must be in \[0, 1\].*1.5"),
+        ({"adv_weight": -0.1}, "adv_weight must be a number of at least 0.*-0.1"),
+        ({"adv_weight": math.nan}, "adv_weight must be.*nan"),
+        ({"adv_alpha": -1.0}, "adv_alpha must be.*-1"),
+        ({"adv_clip": 0.0}, "adv_clip must be a positive number, got 0"),
+        ({"adv_dropout": 1.0}, r"adv_dropout must be in \[0, 1\)"),
+        ({"spend": -1.0}, "spend must be a number of at least 0.*-1"),
+        ({"stop_below": math.nan}, "stop_below must be.*nan"),
+        ({"stop_below": -0.1}, "stop_below must be.*-0.1"),
+        ({"stop_below": 0.1, "heuristic": "random"}, "'random' has none; set stop_below=0"),
+        ({"stop_below": 0.1, "heuristic": "epig"}, "'epig' has none; set stop_below=0"),
         ({"stop_rows": -1}, "stop_rows must be at least 0"),
         ({"stop_plateau": 2}, "set stop_rows=200"),
         ({"stop_worst": 0.8}, "set stop_rows=200"),
         ({"stop_worst": 0.8, "stop_rows": 50, "trains": False}, "set stop_rows=200"),
-        ({"stop_worst": 1.5, "stop_rows": 50}, "stop_worst is an accuracy"),
+        ({"stop_worst": 1.5, "stop_rows": 50}, "stop_worst must be.*an accuracy"),
     ],
 )
 def test_bad_fields(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Acquire(**fields)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"noise": {"red": 1.0, "blue": 0.0}, "cost": {"red": 0.0}, "delay": {"red": 0}},
+        {"temperature": 0.01, "plan_gap": 1.0, "adv_weight": 0.0, "adv_alpha": 0.0},
+        {"adv_clip": 0.1, "adv_dropout": 0.5, "adv_weight": 2.0},
+        {"spend": 0.0, "stop_below": 0.1, "heuristic": "margin"},
+        {"stop_worst": 1.0, "stop_rows": 50},
+        {"heuristic": "random", "stop_below": 0.0},
+    ],
+    ids=str,
+)
+def test_good_fields(fields: dict[str, Any]) -> None:
+    assert Acquire(**fields).query == 100
 
 
 @pytest.mark.parametrize(
@@ -461,7 +492,11 @@ def test_bad_fields(fields: dict[str, Any], message: str) -> None:
             {"initial": 30, "query": 10, "stop_rows": 40, "stop_worst": 0.9},
             "stop_worst=0.9 needs 10 validation rows of every group, 'red' has",
         ),
-        ({"noise": {"rot": 0.1}}, "noise names"),
+        ({"noise": {"rad": 0.1}}, "noise names no group: 'rad'; did you mean 'red'"),
+        (
+            {"initial": 5, "query": 5, "adv_weight": 0.1, "adv_head": "haed"},
+            "adv_head names no module of the model: 'haed'; did you mean 'head'",
+        ),
         (
             {"initial": 5, "query": 5, "balance_by": ("color",)},
             "no attribute 'color'; did you mean 'colour'",
@@ -478,9 +513,63 @@ def test_what_the_world_contradicts_is_told_before_any_work(
 
 def test_groups_are_needed_only_by_what_uses_them() -> None:
     bare = world(by=())
-    with pytest.raises(ValueError, match="need an attribute"):
+    with pytest.raises(ValueError, match="balance=group: needs an attribute"):
         Acquire(initial=30, query=10, balance="group").init(bare, None, Rng.of(0))
+    with pytest.raises(ValueError, match="probe=50: needs an attribute"):
+        Acquire(initial=30, query=10, probe=50).init(bare, None, Rng.of(0))
     assert len(Acquire(initial=30, query=10).init(bare, None, Rng.of(0)).data) == 30
+
+
+def test_an_adversary_needs_attributes_that_training_groups_by() -> None:
+    bare = world(by=())
+    for fields in ({"adv_attributes": ("colour",)}, {"balance_by": ("colour",)}):
+        loop = Acquire(initial=30, query=10, adv_weight=0.1, **fields)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=r"names 'colour', which differs .* add it to by"):
+            loop.init(bare, None, Rng.of(0))
+        assert len(loop.init(world(), None, Rng.of(0)).data) == 30
+
+
+def test_an_adversary_at_a_module_that_is_there_passes() -> None:
+    loop = Acquire(initial=30, query=10, adv_weight=0.1, adv_head="head", adv_dropout=0.5)
+    assert len(loop.init(world(), None, Rng.of(0)).data) == 30
+
+
+def test_the_adversarys_dropout_reaches_its_head() -> None:
+    for share, layers in ((0.5, 1), (0.0, 0)):
+        loop = Acquire(initial=30, query=10, adv_weight=0.1, adv_hidden=(4,), adv_dropout=share)
+        place = world()
+        objective = loop._adversary(place, place.data)
+        assert objective is not None
+        objective.bind(place.net(Rng.of(0)), place.data, place.groups(place.data))
+        dropped = [m for m in objective.heads.modules() if isinstance(m, torch.nn.Dropout)]
+        assert [m.p for m in dropped] == [share] * layers
+        objective.release()
+
+
+def test_a_cell_called_rare_keeps_its_own_enrichment() -> None:
+    labelled = GroupIndex(torch.tensor([0] * 6 + [1] * 4), ("common", "rare"))
+    values, _ = enrichment_notes("bald", torch.tensor([90, 10]), labelled, torch.ones(10))
+    assert values["enrichment.rare"] == pytest.approx(4.0)
+    assert values["enrichment.common"] == pytest.approx(6 / 9)
+    three = GroupIndex(torch.tensor([0] * 6 + [1] * 3 + [2]), ("common", "rare", "scarce"))
+    values, _ = enrichment_notes("bald", torch.tensor([80, 10, 10]), three, torch.ones(10))
+    assert values["enrichment.rare"] == pytest.approx(3.0)
+    assert values["rare.enrichment"] == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(("shown", "chance"), [("letter", True), ("colour", False)])
+def test_a_probe_of_the_class_alone_is_at_chance(shown: str, chance: bool) -> None:
+    """The letter tells the colour in 90 %, and features that hold it say nothing more."""
+    generator = torch.Generator().manual_seed(0)
+    letter = torch.randint(0, 2, (2000,), generator=generator)
+    colour = letter ^ (torch.rand(2000, generator=generator) < 0.1).long()
+    held = letter if shown == "letter" else colour
+    x = torch.randn(2000, 3, generator=generator) / 10
+    x[:, 0] += held
+    data = GroupedData.of(x, letter, {"colour": colour}, SCHEMA)
+    net = build("logistic", features=3, classes=2, seed=0)
+    found = probe_accuracy(net, data, GroupIndex.of(data, ("colour",)), Rng.of(0))
+    assert abs(found - 0.5) < 0.12 if chance else found > 0.95
 
 
 def test_generated_rows_of_the_world_are_not_asked_about() -> None:

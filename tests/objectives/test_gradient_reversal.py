@@ -211,6 +211,50 @@ def test_a_stuck_class_head_is_told_once_and_a_learning_one_is_not() -> None:
     assert not learning.stuck
 
 
+AT_CHANCE, LEARNED = torch.zeros(2, 2), torch.tensor([[2.0, 0.0]])
+
+
+@pytest.mark.parametrize(("last", "stuck"), [(AT_CHANCE, True), (LEARNED, False)])
+def test_the_last_steps_are_judged_though_they_fill_no_window(last: Tensor, stuck: bool) -> None:
+    objective, model = AdversarialObjective(1.0), net()
+    bound(objective, model)
+    for step in range(80):
+        seen(objective, model, last if step >= 50 else LEARNED if stuck else AT_CHANCE)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        objective.release()
+        objective.release()
+    assert objective.stuck is stuck
+    assert len(told) == stuck
+
+
+@pytest.mark.parametrize(("steps", "outputs", "stuck"), [
+    (40, AT_CHANCE, True), (40, LEARNED, False), (8, AT_CHANCE, False),
+])  # fmt: skip
+def test_a_fit_shorter_than_a_window_is_judged_by_its_end(
+    steps: int, outputs: Tensor, stuck: bool
+) -> None:
+    objective, model = AdversarialObjective(1.0, horizon=steps), net()
+    bound(objective, model)
+    for step in range(steps):
+        seen(objective, model, AT_CHANCE if step < steps // 2 else outputs)
+    objective.release()
+    assert objective.stuck is stuck
+
+
+@pytest.mark.parametrize(("every", "stuck"), [(10, True), (2, False)])
+def test_chance_is_the_entropy_of_the_labels(every: int, stuck: bool) -> None:
+    # a loss of 0.341: less than ln 2, but all that labels of 10 % need no input for (0.325)
+    objective, model, data = AdversarialObjective(1.0), net(), rows()
+    skewed = {"y": (torch.arange(len(data)) % every == 0).long()}
+    data = GroupedData.from_columns(data.schema, data.columns() | skewed)
+    objective.bind(model, data, GroupIndex.of(data, ("a", "b")))
+    for _ in range(100):
+        seen(objective, model, torch.tensor([[0.9, 0.0]]))
+    assert objective.last_class_loss == pytest.approx(0.341, abs=1e-3)
+    assert objective.stuck is stuck
+
+
 def test_state_goes_on_where_it_stopped() -> None:
     a, model = AdversarialObjective(1.0, schedule="linear", horizon=20), net()
     bound(a, model)

@@ -10,19 +10,21 @@ import numpy as np
 import pytest
 
 from evenloop.config import RunConfig
+from evenloop.report import acquired
 from evenloop.report.acquired import (
     enrichment,
     histograms,
     labels_until,
     last_values,
     rare,
+    until_reached,
     verdicts,
 )
 from evenloop.report.arms import write_arms
 from evenloop.report.intervals import Interval
 from evenloop.report.panels import Curve, Steps, bars_figure, curves_figure, steps_figure
 from evenloop.report.sections import Section
-from evenloop.report.strategies import strategy_sections
+from evenloop.report.strategies import _enriched, strategy_sections
 from evenloop.report.study import Study
 from evenloop.study.compare import table_of, tracked
 from evenloop.study.seeds import read_study, run_seeds
@@ -93,21 +95,50 @@ def test_every_figure_is_there(studies: dict[str, Study]) -> None:
 
 
 def test_the_ratio_to_the_first_arm_is_taken_seed_by_seed(studies: dict[str, Study]) -> None:
-    mine, base = (last_values(studies[a], "enrichment.rare") for a in ("bald", "random"))
+    mine, base = (last_values(studies[a], "rare.enrichment") for a in ("bald", "random"))
     shared = [s for s in mine if base.get(s)]
     (words, *_) = strategy_sections(studies)[0].summary
     if not shared:
         pytest.skip("no rare cell was bought at random")
     mean = np.mean([mine[s] / base[s] for s in shared])
     assert words.startswith(f"bald bought rare cells {mean:.2f}")
-    assert words.endswith(f"times as often as random ({len(shared)} seeds).")
+    rest = "" if len(shared) == len(mine) else f" of {len(mine)}"
+    assert f"times as often as random ({len(shared)}{rest}" in words
+
+
+def test_a_seed_whose_reference_bought_no_rare_item_is_counted(studies: dict[str, Study]) -> None:
+    def with_rare(study: Study, values: list[float]) -> Study:
+        records = {}
+        for (seed, record), value in zip(study.records.items(), values, strict=True):
+            last = replace(record.rows[-1], values={"rare.enrichment": value})
+            records[seed] = replace(record, rows=[last])
+        return replace(study, records=records)
+
+    bald = with_rare(studies["bald"], [2.0, 4.0, 3.0])
+    (some,) = _enriched({"random": with_rare(studies["random"], [1.0, 0.0, 1.0]), "bald": bald})
+    assert some.endswith("(2 of 3 seeds: random bought none in the rest).")
+    (whole,) = _enriched({"random": with_rare(studies["random"], [1.0, 2.0, 1.0]), "bald": bald})
+    assert whole.endswith("times as often as random (3 seeds).")
+
+
+def test_the_median_counts_seeds_that_never_get_there(
+    monkeypatch: pytest.MonkeyPatch, studies: dict[str, Study]
+) -> None:
+    found = iter([540, None, 300])
+    monkeypatch.setattr(acquired, "LEVELS", (0.6,))
+    monkeypatch.setattr(acquired, "labels_until", lambda *_: next(found))
+    assert until_reached(studies["bald"], "blue") == ["540 (1 of 3 never)"]
+    found = iter([540, None, None])
+    assert until_reached(studies["bald"], "blue") == ["not reached (2 of 3 never)"]
+    found = iter([540, 480, 300])
+    assert until_reached(studies["bald"], "blue") == ["480"]
 
 
 def test_the_table_of_rare_cells_names_every_seed(studies: dict[str, Study]) -> None:
     table = strategy_sections(studies)[0].tables[0]
     assert [row[0] for row in table.rows] == list(ARMS)
     for row in table.rows:
-        seeds = last_values(studies[row[0]], "enrichment.rare")
+        seeds = last_values(studies[row[0]], "rare.enrichment")
         assert row[2] == ", ".join(f"{v:.2f}" for v in seeds.values())
         found = rare(studies[row[0]])
         assert found is not None
@@ -140,7 +171,7 @@ def test_one_seed_has_no_limits_between_seeds(studies: dict[str, Study]) -> None
     found = rare(one)
     assert found is not None
     values = record.rows[-1].values
-    assert (found.value, found.low) == (values["enrichment.rare"], values["rare.low"])
+    assert (found.value, found.low) == (values["rare.enrichment"], values["rare.low"])
     assert all(np.isnan(v.low) for v in enrichment(one, ["a blue"]))
     bought, *_ = strategy_sections({"a": one, "b": one})
     assert "not estimable" in bought.note
@@ -148,7 +179,7 @@ def test_one_seed_has_no_limits_between_seeds(studies: dict[str, Study]) -> None
 
 def test_histograms_count_every_scored_item(studies: dict[str, Study]) -> None:
     panels, edges = histograms(studies["bald"])
-    assert list(panels) == ["round 1", "round 2"]
+    assert list(panels) == ["round 1, 3 seeds together", "round 2, 3 seeds together"]
     assert len(edges) == 21
     assert edges[-1] == pytest.approx(np.log(2))
     for steps in panels.values():

@@ -141,8 +141,18 @@ def test_sessions_that_cannot_be(tmp_path: Path) -> None:
         Questions.open(tmp_path / "none")
     with pytest.raises(ConfigError, match="predicted-cell"):
         Questions.open(tmp_path / "cell", config(balance="cell"))
-    with pytest.raises(ConfigError, match="set stop_rows=0"):
-        Questions.open(tmp_path / "aside", config(stop_rows=10))
+    for name, value in {"stop_rows": 10, "stop_below": 0.1, "budget": 50, "spend": 9.0}.items():
+        with pytest.raises(ConfigError, match=f"set {name}=0"):
+            Questions.open(tmp_path / name, config(**{name: value}))
+        Questions.open(tmp_path / f"{name} off", config(**{name: 0}))
+    for name, by_group in {"noise": {"blue": 0.1}, "delay": {"blue": 1}}.items():
+        with pytest.raises(ConfigError, match=f"leave {name} out"):
+            Questions.open(tmp_path / name, config(**{name: by_group}))
+        Questions.open(tmp_path / f"{name} off", config(**{name: {}}))
+    for reset in ("warm", "shrink-perturb"):
+        with pytest.raises(ConfigError, match=f"reset='{reset}'.* use 'snapshot'"):
+            Questions.open(tmp_path / reset, config(reset=reset))
+    Questions.open(tmp_path / "rebuild", config(reset="rebuild"))
     relabels = config().model_copy(update={"loop": [{"relabel": {}}]})
     with pytest.raises(ConfigError, match="one `acquire`"):
         Questions.open(tmp_path / "other", relabels)

@@ -54,6 +54,31 @@ def test_shares_are_within_five_deviations(p: float, seed: int) -> None:
     assert abs(blue_d - (1 - p) * d) <= 5 * (d * p * (1 - p)) ** 0.5
 
 
+@pytest.mark.parametrize(("p", "seed"), [(0.9, 1), (0.5, 2), (0.0, 3), (1.0, 4)])
+def test_a_rare_colour_is_as_rare_for_either_letter(p: float, seed: int) -> None:
+    n = 4000
+    blue_a, red_a, blue_d, red_d = cells("minority", p, n, seed)
+    a, d = blue_a + red_a, blue_d + red_d
+    assert abs(a - n / 2) < 5 * (n / 4) ** 0.5
+    assert abs(blue_a - p * a) <= 5 * (a * p * (1 - p)) ** 0.5
+    assert abs(blue_d - p * d) <= 5 * (d * p * (1 - p)) ** 0.5
+
+
+def homogeneity(one: list[int], other: list[int]) -> float:
+    """Pearson's chi-square of two samples over the same cells."""
+    table = np.array([one, other], float)
+    expected = table.sum(1, keepdims=True) * table.sum(0) / table.sum()
+    return float(((table - expected) ** 2 / expected).sum())
+
+
+def test_without_a_correlation_both_kinds_have_one_law() -> None:
+    # seeds differ, so the samples are independent; 21.1 is the 1e-4 point for 3 degrees
+    same = homogeneity(cells("spurious", 0.5, 8000, 11), cells("minority", 0.5, 8000, 12))
+    assert same < 21.1
+    skewed = homogeneity(cells("spurious", 0.55, 8000, 11), cells("minority", 0.55, 8000, 12))
+    assert skewed > 21.1
+
+
 def test_picture_i_is_the_same_in_any_set() -> None:
     short = Letters(train=3, test=2, size=16).load()
     longer = Letters(train=6, test=4, size=16).load()

@@ -83,6 +83,9 @@ def stochastic_selection(
 def random_order_top(score: Tensor, k: int, *, generator: torch.Generator) -> Tensor:
     """(min(k, N),) positions of the highest scores, ties broken by the generator, highest first.
 
+    Raises:
+        ValueError: k is negative, or a score is NaN: nothing would rank it.
+
     >>> import torch
     >>> random_order_top(torch.tensor([1.0, 3.0, 2.0]), 2,
     ...                  generator=torch.Generator().manual_seed(0)).tolist()
@@ -90,6 +93,7 @@ def random_order_top(score: Tensor, k: int, *, generator: torch.Generator) -> Te
     """
     if k < 0:
         raise ValueError(f"k must be at least 0, got {k}")
+    _check_known(score)
     shuffle = torch.randperm(len(score), generator=generator, device=generator.device)
     shuffle = shuffle.to(score.device)
     shuffled = score[shuffle]
@@ -110,9 +114,7 @@ def _log_weights(score: Tensor, rule: Rule, temperature: float) -> Tensor:
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
     score = score.double()
-    if bool(score.isnan().any()):
-        bad = int(score.isnan().nonzero()[0])
-        raise ValueError(f"scores hold NaN, first for item {bad}")
+    _check_known(score)
     if rule == "power":
         if score.numel() and float(score.min()) < 0:
             raise ValueError(
@@ -125,6 +127,15 @@ def _log_weights(score: Tensor, rule: Rule, temperature: float) -> Tensor:
     if rule == "rank":
         return -_mean_ranks(score).log() / temperature
     raise ValueError(f"rule must be 'power', 'softmax' or 'rank', got {rule!r}")
+
+
+def _check_known(score: Tensor) -> None:
+    if bool(score.isnan().any()):
+        bad = int(score.isnan().nonzero()[0])
+        raise ValueError(
+            f"scores hold NaN, first for item {bad}; check the model's outputs, or leave such "
+            "items out"
+        )
 
 
 def _mean_ranks(score: Tensor) -> Tensor:

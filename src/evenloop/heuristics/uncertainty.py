@@ -55,16 +55,21 @@ def probabilities(draws: Tensor | np.ndarray, *, kind: Kind = "probs") -> Tensor
     [[[0.5, 0.5, 0.5], [0.5, 0.5, 0.5]]]
 
     Raises:
-        ValueError: the shape is not (N, C, T), `kind` is unknown, a value is NaN, or the values
-            are declared probabilities and are not in [0, 1] or do not sum to one over classes.
+        ValueError: the shape is not (N, C, T), `kind` is unknown, a logit is NaN or infinite, or
+            the values are declared probabilities and are not in [0, 1] or do not sum to one over
+            classes.
     """
     draws = torch.as_tensor(draws)
     if draws.ndim != 3:
         raise ValueError(f"draws must have shape (N, C, T), got {tuple(draws.shape)}")
     wide = draws.double()
     if kind == "logits":
-        if bool(wide.isnan().any()):
-            raise ValueError("draws hold NaN: the model's outputs are broken before any score")
+        if not bool(wide.isfinite().all()):
+            bad = int((~wide.isfinite()).nonzero()[0, 0])
+            raise ValueError(
+                f"draws hold NaN or infinite logits, first for item {bad}: the model's outputs "
+                "are broken before any score; lower lr or clip gradients"
+            )
         return torch.softmax(wide, 1)
     if kind != "probs":
         raise ValueError(f"kind must be 'probs' or 'logits', got {kind!r}")

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from math import log as ln
 from math import nan
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +30,6 @@ from evenloop.heuristics.uncertainty import Score, bald, predictive_entropy
 from evenloop.loop import State
 from evenloop.loops._acquire_pool import shelf_of
 from evenloop.rng import Rng
-from evenloop.words import nearest
 
 __all__ = [
     "BINS",
@@ -39,9 +37,6 @@ __all__ = [
     "auroc",
     "balance_groups",
     "bald_bins",
-    "check_attributes",
-    "check_fields",
-    "check_names",
     "labels_given",
     "linear_probe",
     "pool_posterior",
@@ -54,49 +49,6 @@ __all__ = [
 
 BINS = 20
 TOGETHER = ("batch-bald", "epig", "badge", "core-set", *STRATEGIES)
-LEAST = {
-    "initial": 1, "query": 1, "draws": 1, "score_rows": 1, "pool_subsample": 0, "budget": 0,
-    "probe": 0, "stop_rows": 0, "stop_plateau": 0,
-}  # fmt: skip
-
-
-def check_fields(of: Mapping[str, Any]) -> None:
-    """Raise `ValueError` where the fields of an `Acquire` are out of range or contradict."""
-    for name, low in LEAST.items():
-        if of[name] < low:
-            raise ValueError(f"{name} must be at least {low}, got {of[name]}")
-    subsample, query = of["pool_subsample"], of["query"]
-    if subsample and subsample < query:
-        raise ValueError(f"pool_subsample={subsample} leaves fewer items than query={query}")
-    balanced, drawn = of["balance"] != "none" or of["plan_gap"] > 0, of["stochastic"] != "none"
-    if of["heuristic"] in TOGETHER and (balanced or drawn):
-        raise ValueError(
-            f"heuristic {of['heuristic']!r} chooses items together and takes no balance, "
-            "plan_gap or stochastic; use one that scores items, such as 'bald'"
-        )
-    if balanced and drawn:
-        raise ValueError("balance and stochastic both choose among the scores; set one of them")
-    if of["heuristic"] == "random" and drawn:
-        raise ValueError(
-            f"stochastic={of['stochastic']!r} draws by score and heuristic 'random' has none; set "
-            "stochastic='none' or another heuristic"
-        )
-    for name in ("noise", "cost", "delay"):
-        if any(v < 0 or (name == "noise" and v > 1) for v in of[name].values()):
-            raise ValueError(f"{name} must be in range for every group, got {of[name]}")
-    if not of["temperature"] > 0 or not 0 <= of["plan_gap"] <= 1 or of["adv_weight"] < 0:
-        raise ValueError(
-            "temperature must be positive, plan_gap in [0, 1] and adv_weight at least 0, got "
-            f"{of['temperature']}, {of['plan_gap']}, {of['adv_weight']}"
-        )
-    plateau, worst = of["stop_plateau"], of["stop_worst"]
-    if not 0 <= worst <= 1:
-        raise ValueError(f"stop_worst is an accuracy in [0, 1], got {worst}")
-    if (plateau or worst) and not (of["stop_rows"] and of["trains"]):
-        raise ValueError(
-            f"stop_plateau={plateau} and stop_worst={worst:g} are read on rows kept for it by the "
-            "loop that trains; set stop_rows=200, say"
-        )
 
 
 def pool_posterior(
@@ -129,22 +81,6 @@ def score_columns(rule: Score, logits: Tensor) -> Tensor:
     if urgency is None:
         urgency = rule.urgency(logits, kind="logits")
     return torch.stack((urgency, *known.values()), 1)
-
-
-def check_names(of: Mapping[str, Mapping[str, float]], groups: Sequence[str]) -> None:
-    """Raise `ValueError` where a field names a group that is none of `groups`."""
-    for field, values in of.items():
-        unknown = set(values) - set(groups)
-        if unknown:
-            raise ValueError(f"{field} names {sorted(unknown)}; the groups are {', '.join(groups)}")
-
-
-def check_attributes(field: str, names: Sequence[str], schema: Schema) -> None:
-    """Raise `ValueError`, with the nearest name, where one of `names` is no attribute."""
-    known = [attribute.name for attribute in schema.attributes]
-    for name in names:
-        if name not in known:
-            raise ValueError(f"{field} has no attribute {name!r}; {nearest(name, known)}")
 
 
 def quota_columns(kind: str, by: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -217,18 +153,28 @@ def together(
     return random_order_top(epig(draws, draws[some], kind="logits"), k, generator=generator)
 
 
-def linear_probe(features: Tensor, target: Tensor, classes: int, *, decay: float = 1e-3) -> Tensor:
+def linear_probe(
+    features: Tensor,
+    target: Tensor,
+    classes: int,
+    *,
+    weight: Tensor | None = None,
+    decay: float = 1e-3,
+) -> Tensor:
     """(F + 1, classes) weights of multinomial logistic regression; a class without rows may stay.
 
     Newton-like steps of a quasi-Newton solver from zero, so the result depends on the rows alone.
+    `weight` (N,) are the rows' shares of the loss, equal ones by default.
     """
     x = _with_one(features)
-    weights = torch.zeros(x.shape[1], classes, dtype=torch.float64, requires_grad=True)
+    share = x.new_full((len(x),), 1 / max(1, len(x))) if weight is None else weight / weight.sum()
+    weights = x.new_zeros(x.shape[1], classes, requires_grad=True)
     solver = torch.optim.LBFGS([weights], max_iter=50, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         solver.zero_grad()
-        loss = nn.functional.cross_entropy(x @ weights, target) + decay * (weights**2).sum()
+        each = nn.functional.cross_entropy(x @ weights, target, reduction="none")
+        loss = (share * each).sum() + decay * (weights**2).sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
@@ -243,19 +189,26 @@ def _with_one(features: Tensor) -> Tensor:
 
 
 def probe_accuracy(model: nn.Module, data: GroupedData, groups: GroupIndex, rng: Rng) -> float:
-    """How well a linear probe on the features tells the group: mean recall over the groups.
+    """How well a linear probe on the features tells the group within a class: mean recall.
 
-    Fitted on a random half of the rows and read on the other; 1/G is chance.
+    Fitted on a random half of the rows and read on the other, every (true class, group) cell with
+    the same weight. Where each class has rows of each group, features that hold the class alone
+    reach 1/G, however much the class says about the group in these rows; G counts the groups with
+    rows. A group read in fewer classes than others leaves such features some of their lead.
     """
     features = features_of(model, data.x)
     half = torch.randperm(len(data), generator=rng.gen()).chunk(2)
     if len(half) < 2:
         return nan
     fitted, held = half
-    weights = linear_probe(features[fitted], groups.cell[fitted], groups.size)
+    cell = data.truth.to(groups.cell.device) * groups.size + groups.cell
+    count = torch.bincount(cell[fitted], minlength=groups.size * len(data.schema.classes))
+    weight = 1 / count[cell[fitted]].double()
+    weights = linear_probe(features[fitted], groups.cell[fitted], groups.size, weight=weight)
     right = (_with_one(features[held]) @ weights).argmax(1) == groups.cell[held]
-    recall = groups.take(held).mean(right.double())
-    return float(recall.nanmean())
+    names = tuple(f"{c}|{g}" for c in data.schema.classes for g in groups.names)
+    recall = GroupIndex(cell[held], names).mean(right.double())
+    return float(recall.view(-1, groups.size).nanmean(0).nanmean())
 
 
 def labels_given(

@@ -104,7 +104,7 @@ def enrichment_notes(
         return values, ()
     _, low, high = (float(limit) / share for limit in wilson(got, n))
     says = "starved" if high < STARVED else "not starved" if low >= STARVED else "inconclusive"
-    values |= {"enrichment.rare": got / n / share, "rare.low": low, "rare.high": high}
+    values |= {"rare.enrichment": got / n / share, "rare.low": low, "rare.high": high}
     values["rare.says"] = says
     if says != "starved":
         return values, ()

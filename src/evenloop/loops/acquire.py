@@ -33,9 +33,6 @@ from evenloop.loops._acquire import (
     auroc,
     balance_groups,
     bald_bins,
-    check_attributes,
-    check_fields,
-    check_names,
     labels_given,
     pool_posterior,
     probe_accuracy,
@@ -44,6 +41,7 @@ from evenloop.loops._acquire import (
     shrunk,
     together,
 )
+from evenloop.loops._acquire_checks import check_fields, check_world
 from evenloop.loops._acquire_pool import Shelf, draw_cells, first_free, shelf_of
 from evenloop.loops._acquire_watch import (
     Stop,
@@ -92,7 +90,8 @@ class Acquire(Loop):
             (the last model) or "shrink-perturb" (half of it, half a new start).
         adv_weight: weight of the adversary on `adv_attributes` (by default those of the groups).
         adv_schedule: "constant", "linear" or "sigmoid" over the training.
-        adv_hidden, adv_alpha, adv_clip, adv_given_class, adv_head: see `AdversarialObjective`.
+        adv_hidden, adv_dropout, adv_alpha, adv_clip, adv_given_class, adv_head: see
+            `AdversarialObjective`.
         budget: no further round above this many labels, `stop_rows` included; 0 is off.
         stop_below: no further round when the pool's mean score is below this; 0 is off.
         stop_rows: rows labelled before the first round and kept for the next two rules: nothing
@@ -104,7 +103,8 @@ class Acquire(Loop):
         cost: price of a label by group name, 1 where it is not named.
         spend: no further round above this total price; 0 is off.
         delay: rounds that a label takes by group name, 0 where it is not named.
-        probe: pool items on which a linear probe for the group is tried each round; 0 is off.
+        probe: pool items on which a linear probe for the group, within classes, is tried each
+            round; 0 is off.
         trains: False when another loop of a chain trains the model.
     """
 
@@ -126,6 +126,7 @@ class Acquire(Loop):
     adv_attributes: tuple[str, ...] = ()
     adv_schedule: Literal["constant", "linear", "sigmoid"] = "constant"
     adv_hidden: tuple[int, ...] = ()
+    adv_dropout: float = 0.0
     adv_alpha: float = 1.0
     adv_clip: float | None = None
     adv_given_class: bool = False
@@ -147,14 +148,8 @@ class Acquire(Loop):
 
     def init(self, world: World, start: State | None, rng: Rng) -> State:
         """n0 labelled rows, or what an earlier loop of a chain has gathered."""
+        check_world({f.name: getattr(self, f.name) for f in fields(self)}, world)
         groups = world.groups(world.data)
-        check_names({"noise": self.noise, "cost": self.cost, "delay": self.delay}, groups.names)
-        for name in ("balance_by", "adv_attributes"):
-            check_attributes(name, getattr(self, name), world.data.schema)
-        if self._needs_groups() and not self._by(world):
-            raise ValueError(
-                "balance, plan_gap and adv_weight need an attribute; add one to by or balance_by"
-            )
         extra: dict[str, Any] = {"start": rng.at("start").seed, "spent": 0.0}
         if start is not None:
             return State(start.data, start.models, self._aside(world, start.data, extra, rng))
@@ -366,6 +361,7 @@ class Acquire(Loop):
             horizon=world.recipe.steps(len(data)),
             alpha=self.adv_alpha,
             hidden=self.adv_hidden,
+            dropout=self.adv_dropout,
             clip=self.adv_clip,
             given_class=self.adv_given_class,
             head=self.adv_head,
@@ -381,9 +377,6 @@ class Acquire(Loop):
         """Positions, ascending, of the world's rows that people have been asked about."""
         kept = state.extra.get("validation", torch.zeros(0, 2, dtype=torch.long))
         return shelf.taken(torch.cat([state.data.row.cpu(), late(state)[:, 0], kept[:, 0]]))
-
-    def _needs_groups(self) -> bool:
-        return self.balance != "none" or self.plan_gap > 0 or self.adv_weight > 0 or self.probe > 0
 
     def _by(self, world: World) -> tuple[str, ...]:
         return self.balance_by or sensitive_columns(world.by)

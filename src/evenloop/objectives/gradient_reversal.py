@@ -15,7 +15,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from math import exp, log
+from math import exp
 from typing import Any, Literal
 
 import torch
@@ -38,9 +38,12 @@ __all__ = [
 
 Schedule = Literal["constant", "linear", "sigmoid"]
 
-# A class head counts as stuck while its mean loss over a window stays above this part of ln C.
+# A class head counts as stuck while its mean loss over a window stays above this part of the
+# entropy of the classes, which is what knowing their shares alone costs.
 _STUCK = 0.97
-_WINDOW = 50
+# Steps of a window, at least and at most: four windows cover a short fit. Of fewer steps than
+# _FIRST nothing is said, since every head begins at chance.
+_SHORTEST, _WINDOW, _FIRST = 5, 50, 20
 
 
 class _Reverse(torch.autograd.Function):
@@ -223,12 +226,8 @@ class AdversarialObjective(Objective):
         GradientReversal(alpha, clip)
         self.adv_weight, self.attributes, self.schedule = adv_weight, tuple(attributes), schedule
         self.horizon, self.given_class, self.head_name = horizon, given_class, head
-        self._shape: dict[str, Any] = {
-            "hidden": tuple(hidden),
-            "alpha": alpha,
-            "clip": clip,
-            "dropout": dropout,
-        }
+        self._shape: dict[str, Any] = {"alpha": alpha, "clip": clip, "dropout": dropout}
+        self._shape["hidden"] = tuple(hidden)
         self._rng = Rng.of(seed).at("adversary")
         self.heads = nn.ModuleDict()
         self.step = 0
@@ -236,8 +235,9 @@ class AdversarialObjective(Objective):
         self._features: Tensor | None = None
         self._handle: torch.utils.hooks.RemovableHandle | None = None
         self._classes = 0
-        self._window = torch.zeros(())
-        self._stuck_windows = 0
+        self._window, self._counted = torch.zeros(()), 0
+        self._length = min(_WINDOW, max(_SHORTEST, horizon // 4)) if horizon else _WINDOW
+        self._stuck_steps, self._warned, self._chance = 0, False, 0.0
         self.last_class_loss = float("nan")
 
     def bind(self, model: nn.Module, data: GroupedData, groups: GroupIndex) -> None:
@@ -249,9 +249,11 @@ class AdversarialObjective(Objective):
                 the model's feature width cannot be found.
         """
         self.release()
-        self.step, self._stuck_windows, self._classes = 0, 0, len(data.schema.classes)
-        device = data.y.device
-        self._window = torch.zeros((), device=device)
+        self.step, self._classes, device = 0, len(data.schema.classes), data.y.device
+        self._window, self._counted = torch.zeros((), device=device), 0
+        self._stuck_steps, self._warned, self.last_class_loss = 0, False, float("nan")
+        share = torch.bincount(data.y).double() / max(1, len(data))
+        self._chance = float(torch.special.entr(share).sum())
         self.heads = nn.ModuleDict()
         if self.adv_weight == 0:
             return
@@ -275,7 +277,12 @@ class AdversarialObjective(Objective):
             self._features = args[0]
 
     def release(self) -> None:
-        """Take the hook off the model and let go of the features."""
+        """Training is over: judge its last steps, take the hook off, let go of the features."""
+        rest = 2 * self._counted >= self._length or self.last_class_loss != self.last_class_loss
+        if self._counted and rest:
+            self._judge()
+        if self.stuck and self.step >= _WINDOW:
+            self._warn()
         if self._handle is not None:
             self._handle.remove()
         self._handle, self._features = None, None
@@ -300,7 +307,7 @@ class AdversarialObjective(Objective):
                 "no features were caught: bind the objective to this model and run it in training "
                 "mode before asking for the loss"
             )
-        self._window = self._window + by_class.detach()
+        self._window, self._counted = self._window + by_class.detach(), self._counted + 1
         extra = one_hot(y, self._classes).to(outputs.dtype) if self.given_class else None
         total = outputs.new_zeros(())
         for head, code in zip(self.heads.values(), self._codes.values(), strict=True):
@@ -311,25 +318,37 @@ class AdversarialObjective(Objective):
     def after(self, seen: Seen) -> None:
         """Advance the schedule; warn once if the class head does not get off the ground."""
         self.step += 1
-        if self.adv_weight == 0 or self.step % _WINDOW:
-            return
+        if self._counted >= self._length:
+            self._judge()
+
+    def _judge(self) -> None:
         # one number leaves the device per window of steps
-        self.last_class_loss = float(self._window) / _WINDOW
-        self._window = torch.zeros_like(self._window)
-        stuck = self.last_class_loss >= _STUCK * log(max(2, self._classes))
-        self._stuck_windows = self._stuck_windows + 1 if stuck else 0
-        if self._stuck_windows == 4:
-            warnings.warn(
-                f"the class head is stuck: its loss was {self.last_class_loss:.3f} over the last "
-                f"{_WINDOW} steps, chance is {log(max(2, self._classes)):.3f}; lower adv_weight "
-                f"(now {self.adv_weight}) or warm it up with schedule='linear'",
-                stacklevel=2,
-            )
+        self.last_class_loss = float(self._window) / self._counted
+        stuck = self._chance > 0 and self.last_class_loss >= _STUCK * self._chance
+        self._stuck_steps = self._stuck_steps + self._counted if stuck else 0
+        self._window, self._counted = torch.zeros_like(self._window), 0
+        if self._stuck_steps >= 4 * _WINDOW:
+            self._warn()
+
+    def _warn(self) -> None:
+        if self._warned:
+            return
+        self._warned = True
+        warnings.warn(
+            f"the class head is stuck: its loss was {self.last_class_loss:.3f} over the last "
+            f"steps, chance is {self._chance:.3f}; lower adv_weight (now {self.adv_weight}) or "
+            "warm it up with schedule='linear'",
+            stacklevel=3,
+        )
 
     @property
     def stuck(self) -> bool:
-        """Whether the class loss was still at chance in the last full window of 50 steps."""
-        return self._stuck_windows > 0
+        """Whether the class loss was still at chance over the last window of steps.
+
+        Chance is the entropy of the classes' shares. A window has 50 steps, or a quarter of
+        `horizon` where that is less; `release` judges what is left of it. Never before step 20.
+        """
+        return self._stuck_steps > 0 and self.step >= _FIRST
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
         """The adversaries' weights; none while `adv_weight` is 0."""
@@ -341,14 +360,16 @@ class AdversarialObjective(Objective):
             "heads": self.heads.state_dict(),
             "step": self.step,
             "window": self._window,
-            "stuck_windows": self._stuck_windows,
+            "counted": self._counted,
+            "stuck_steps": self._stuck_steps,
             "last_class_loss": self.last_class_loss,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`."""
         self.heads.load_state_dict(state["heads"])
-        self.step, self._stuck_windows = state["step"], state["stuck_windows"]
+        self.step, self._stuck_steps = state["step"], state["stuck_steps"]
+        self._counted = state["counted"]
         self._window = state["window"].to(self._window.device)
         self.last_class_loss = state["last_class_loss"]
 

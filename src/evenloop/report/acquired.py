@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from math import log, nan
+from math import inf, log, nan
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,7 +83,7 @@ def cells_noted(study: Study) -> list[str]:
     for record in study.records.values():
         for row in record.rows:
             names |= dict.fromkeys(n for n in row.values if n.startswith("enrichment."))
-    return [n.removeprefix("enrichment.") for n in names if n != "enrichment.rare"]
+    return [n.removeprefix("enrichment.") for n in names]
 
 
 def last_values(study: Study, name: str) -> dict[int, float]:
@@ -112,7 +112,7 @@ def rare(study: Study) -> Interval | None:
 
     With one seed the limits are those of its own counts.
     """
-    values = last_values(study, "enrichment.rare")
+    values = last_values(study, "rare.enrichment")
     if not values:
         return None
     if len(values) == 1:
@@ -143,34 +143,43 @@ def labels_until(rows: Sequence[Row], group: str, level: float) -> int | None:
 
 
 def until_reached(study: Study, group: str) -> list[str]:
-    """The labels until the group reaches each of `LEVELS`, median over seeds, in words."""
+    """The labels until the group reaches each of `LEVELS`, median over all seeds, in words.
+
+    A seed that never gets there counts as infinitely many, so the median is "not reached" where
+    half of the seeds or more are not.
+    """
     cells = []
     for level in LEVELS:
         reached = [labels_until(r.rows, group, level) for r in study.records.values()]
-        known = [n for n in reached if n is not None]
-        missing = len(reached) - len(known)
-        shown = f"{np.median(known):.0f}" if known else "not reached"
-        cells.append(f"{shown} ({missing} never)" if known and missing else shown)
+        missing = reached.count(None)
+        median = np.median([inf if n is None else n for n in reached])
+        shown = f"{median:.0f}" if np.isfinite(median) else "not reached"
+        some = 0 < missing < len(reached)
+        cells.append(f"{shown} ({missing} of {len(reached)} never)" if some else shown)
     return cells
 
 
 def histograms(study: Study) -> tuple[dict[str, list[Steps]], Floats]:
     """BALD of the pool by cell in the first and the last round that has it, and the bins' edges.
 
-    Items of all seeds together. Empty where nothing was scored.
+    Items of all seeds together, and each panel's name says of how many. Empty where nothing was
+    scored.
     """
     rounds: dict[int, Mapping[str, Floats]] = {}
+    seeds: dict[int, int] = {}
     for record in study.records.values():
         for row in record.rows:
             if BINS in row.moments:
                 now = _by_cell(row)
                 before = rounds.get(row.round, {})
+                seeds[row.round] = seeds.get(row.round, 0) + 1
                 rounds[row.round] = {c: n + before.get(c, np.zeros_like(n)) for c, n in now.items()}
     if not rounds:
         return {}, np.zeros(1)
     found = {}
     for round in sorted({min(rounds), max(rounds)}):
-        found[f"round {round}"] = [
+        of = f"{seeds[round]} seeds together" if seeds[round] > 1 else "1 seed"
+        found[f"round {round}, {of}"] = [
             Steps(cell, n / n.sum() if n.sum() else np.full(len(n), nan))
             for cell, n in rounds[round].items()
         ]

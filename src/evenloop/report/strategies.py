@@ -102,17 +102,21 @@ def _rarest_first(study: Study) -> list[str]:
 def _enriched(studies: Studies) -> list[str]:
     """How often rare cells were bought against the first arm, seed by seed, in words."""
     (name, base), *others = studies.items()
-    before, told = last_values(base, "enrichment.rare"), []
+    before, told = last_values(base, "rare.enrichment"), []
     for arm, study in others:
-        mine = last_values(study, "enrichment.rare")
-        ratios = [mine[s] / before[s] for s in mine if before.get(s)]
+        mine = last_values(study, "rare.enrichment")
+        shared = [s for s in mine if s in before]
+        ratios = [mine[s] / before[s] for s in shared if before[s]]
         if ratios:
             over = across_runs(ratios)
             low, high = max(float(over.low), 0.0), float(over.high)
             limits = "" if isnan(high) else f" [{low:.2f}, {high:.2f}]"
+            n = f"{len(shared)} seed{'s' if len(shared) > 1 else ''}"
+            left_out = len(ratios) < len(shared)
+            seeds = f"{len(ratios)} of {n}: {name} bought none in the rest" if left_out else n
             told.append(
                 f"{arm} bought rare cells {float(over.mean):.2f}{limits} times as often as {name} "
-                f"({len(ratios)} seed{'s' if len(ratios) > 1 else ''})."
+                f"({seeds})."
             )
     return told
 
@@ -123,7 +127,7 @@ def _rare_table(studies: Studies) -> Table:
         found, said = rare(study), verdicts(study)
         shown = "none" if found is None else _words(found)
         words = ", ".join(f"{said[word]} {word}" for word in VERDICTS if word in said)
-        seeds = [*last_values(study, "enrichment.rare").values()]
+        seeds = [*last_values(study, "rare.enrichment").values()]
         rows.append((arm, shown, ", ".join(f"{v:.2f}" for v in seeds), words))
     head = ("arm", "enrichment of rare cells", "single seeds", "seeds: upper limit below 0.8?")
     return Table("Rare cells at the last round", head, rows)
@@ -170,7 +174,7 @@ def _until(studies: Studies) -> Table:
         for group in study.first.counts["audit"].groups
     ]
     head = ("arm", "group", *(f"accuracy {level:g}" for level in LEVELS))
-    caption = "Labels until each group first reaches an accuracy, median over seeds"
+    caption = "Labels until each group first reaches an accuracy, median over all seeds"
     return Table(caption, head, rows, folded=True)
 
 
@@ -202,8 +206,9 @@ def _adversary(studies: Studies) -> Section | None:
         "What the adversary's weight did",
         text=[
             f"From left to right {named}. The probe is a linear one on the features of pool "
-            "items, mean recall over groups: the more it is above one over the number of groups, "
-            "the more the features say about the group.",
+            "items, mean recall over groups within classes, every cell weighing the same: the more "
+            "it is above one over the number of groups, the more the features say about the group "
+            "beside the class.",
         ],
         figures=[
             curves_figure(

@@ -8,7 +8,7 @@ replaced as a whole) and `answers.jsonl` (one line per label, flushed as it is t
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,16 +69,7 @@ class Questions:
         if len(config.loop) != 1 or set(config.loop[0]) != {"acquire"}:
             raise ConfigError("questions need a loop that is one `acquire`")
         fields = config.loop[0]["acquire"] or {}
-        if fields.get("stop_rows"):
-            raise ConfigError(
-                f"stop_rows={fields['stop_rows']} is for runs that stop by themselves; a session "
-                "ends when nobody asks any more: set stop_rows=0"
-            )
-        if fields.get("balance") == "cell":
-            raise ConfigError(
-                "balance='cell' reads the true class of items nobody has labelled; use "
-                "'predicted-cell'"
-            )
+        _check_fields(fields)
         folder.mkdir(parents=True, exist_ok=True)
         asked = config.identity() | {"rounds": config.rounds}
         content = {"config": asked, "seed": config.seeds[0]}
@@ -186,6 +177,31 @@ class Questions:
 
     def _rng(self, *path: str | int) -> Rng:
         return Rng.of(self.config.seeds[0]).at(*path)
+
+
+def _check_fields(fields: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` where a field of the loop would mean nothing in a session."""
+    for name in ("stop_rows", "stop_below", "budget", "spend"):
+        if fields.get(name):
+            raise ConfigError(
+                f"{name}={fields[name]} is for runs that stop by themselves; a session ends when "
+                f"nobody asks any more: set {name}=0"
+            )
+    for name in ("noise", "delay"):
+        if fields.get(name):
+            raise ConfigError(
+                f"{name}={fields[name]} describes simulated annotators; a session has real ones: "
+                f"leave {name} out"
+            )
+    if fields.get("reset") in ("warm", "shrink-perturb"):
+        raise ConfigError(
+            f"reset={fields['reset']!r} goes on from the last round's model, which a session does "
+            "not keep; use 'snapshot' or 'rebuild'"
+        )
+    if fields.get("balance") == "cell":
+        raise ConfigError(
+            "balance='cell' reads the true class of items nobody has labelled; use 'predicted-cell'"
+        )
 
 
 def _without_truth(job: Job) -> Job:

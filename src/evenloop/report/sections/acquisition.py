@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from evenloop.intervals import band
+from evenloop.intervals import across_runs, band
 from evenloop.record import Row
 from evenloop.report.acquired import (
     LEVELS,
@@ -118,7 +118,7 @@ def _uncertainty(study: Study) -> list[str]:
     if study.has("probe", split="notes"):
         probe = study.line("linear probe", "probe", split="notes")
         title = "What the features say about the group"
-        figures.append(line_figure(title, [probe], ylabel="mean recall"))
+        figures.append(line_figure(title, [probe], ylabel="mean recall within classes"))
     return figures
 
 
@@ -126,7 +126,7 @@ def _words(study: Study) -> list[str]:
     words, found, said = [], rare(study), verdicts(study)
     seeds = len(study.records)
     if found is not None:
-        limits = "" if np.isnan(found.low) else f" [{found.low:.2f}, {found.high:.2f}]"
+        limits = "" if np.isnan(found.low) else _limits(found.low, found.high)
         words.append(
             f"Rare cells were bought {found.value:.2f}{limits} times as often as they stand in the "
             f"pool, over {seeds} seed{'s' if seeds > 1 else ''}."
@@ -140,18 +140,25 @@ def _words(study: Study) -> list[str]:
         )
     aurocs = [*last_values(study, "auroc.rare").values()]
     if aurocs:
+        over, n = across_runs(aurocs), len(aurocs)
+        limits = "" if np.isnan(over.low) else _limits(max(over.low, 0.0), min(over.high, 1.0))
         words.append(
-            f"The score tells rare cells from the others with an AUROC of {np.mean(aurocs):.2f} "
-            "at the last round (0.5 is blind to them, below it passes them over)."
+            f"The score tells rare cells from the others with an AUROC of {over.mean:.2f}{limits} "
+            f"at the last round it was read in, over {n} seed{'s' if n > 1 else ''} (0.5 is blind "
+            "to them, below it passes them over)."
         )
     return words
+
+
+def _limits(low: float, high: float) -> str:
+    return f" [{low:.2f}, {high:.2f}]"
 
 
 def _tables(study: Study) -> list[Table]:
     groups = study.first.counts["audit"].groups if "audit" in study.first.counts else ()
     rows = [(group, *until_reached(study, group)) for group in groups]
     head = ("group", *(f"accuracy {level:g}" for level in LEVELS))
-    caption = "Labels until each group first reaches an accuracy, median over seeds"
+    caption = "Labels until each group first reaches an accuracy, median over all seeds"
     return [Table(caption, head, rows)] if rows else []
 
 
