@@ -246,7 +246,7 @@ def test_real_bold_and_redditbias(real_data: Callable[[str], Path]) -> None:
 def test_a_reading_counts_classes_numbers_and_memorised_ngrams(tmp_path: Path) -> None:
     source = build("prompts", path=table(tmp_path), ngrams=[2, 9], score="words:the")
     data, made = source.load(), reading(source)
-    assert made.classes == ("without", "with")
+    assert made.classes == ("unmatched", "matched")
     assert made.read(data.x, data.y).tolist() == [1, 0, 1]
     found = {name: f(data.x, data.y) for name, f in made.statistics().items()}
     assert found["score"].tolist() == [1, 0, 1]

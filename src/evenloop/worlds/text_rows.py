@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["check_text_fields", "encoded", "structured"]
 
 CLASSES = {
-    "words": ("without", "with"),
+    "words": ("unmatched", "matched"),
     "quotes": ("no quote", "quote"),
     "profanity": ("not offensive", "offensive"),
     "detoxify": ("not toxic", "toxic"),
