@@ -35,7 +35,7 @@ Floats = NDArray[np.float64]
 # Stand-ins in the drawing for the colours of the page's style sheet: the eight of Okabe and Ito,
 # which stay apart for colour-blind readers, and the ink.
 CROWDED = 5
-LONG = 34
+LONG = 27
 INK, FAINT = "#010101", "#020202"
 SERIES = tuple(f"#0{i}0{i}0f" for i in range(1, 9))
 STYLES: tuple[str, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)), "-")  # type: ignore[assignment]
