@@ -66,6 +66,22 @@ def test_methods_stand_side_by_side_at_every_sparsity(page: str) -> None:
     assert page.count("<td>0.8</td><td>bounded</td>") == 2
 
 
+def test_arms_of_several_tolerances_each_show_their_own(page: str, tmp_path: Path) -> None:
+    assert "<th>allowed</th>" not in page
+    (tmp_path / "base.yaml").write_text(BASE.replace("[0.5, 0.8]", "[0.8]"))
+    arms = "{tight: {tolerance: 0.01}, wide: {tolerance: 0.3}}"
+    ways = f"base: {tmp_path / 'base.yaml'}\nmetrics: [accuracy]\narms: {arms}\n"
+    (tmp_path / "ways.yaml").write_text(ways)
+    done = CliRunner().invoke(
+        app, ["sweep", str(tmp_path / "ways.yaml"), "-q", "-j", "1", "-o", str(tmp_path)]
+    )
+    assert done.exit_code == 0, done.output
+    found = next(tmp_path.glob("sweep-*.html")).read_text()
+    assert found.count("<td>0.8</td><td>tight</td><td>1</td>") == 4  # two rounds, two splits
+    assert found.count("<td>0.8</td><td>wide</td><td>30</td>") == 4
+    assert "over 2 seeds; tolerance" not in found
+
+
 def test_one_arm_or_arms_that_do_not_prune_have_no_such_section() -> None:
     relabel: Any = SimpleNamespace(config=SimpleNamespace(loop=[{"relabel": {}}]), records={})
     pruned: Any = SimpleNamespace(

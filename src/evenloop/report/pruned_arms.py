@@ -15,7 +15,14 @@ from evenloop.claims import ExcessGapClaim
 from evenloop.report.figures import Line, line_figure
 from evenloop.report.plane import Path, plane_figure
 from evenloop.report.sections import Section, Table
-from evenloop.report.sections.compression import PAIRWISE, SPLITS, WORST, chance, over_seeds
+from evenloop.report.sections.compression import (
+    NOT,
+    PAIRWISE,
+    SPLITS,
+    WORST,
+    chance_range,
+    over_seeds,
+)
 from evenloop.report.study import Study
 
 __all__ = ["compressed_arms"]
@@ -105,28 +112,33 @@ def _by_round(studies: Mapping[str, Study], split: str, tolerance: float | None)
 
 def _table(studies: Mapping[str, Study], split: str) -> Table:
     rows = []
-    first = next(iter(studies.values()))
+    allowed = {arm: 100 * float(_tolerance(study) or 0) for arm, study in studies.items()}
+    alike = len(set(allowed.values())) == 1
     for round in range(1, max(study.rounds for study in studies.values())):
         for arm, study in studies.items():
             records = [r.rows for r in study.records.values() if len(r.rows) > round]
             if not records:
                 continue
             row = [f"{float(records[0][round].values['sparsity']):g}", arm]
+            row += [] if alike else [f"{allowed[arm]:g}"]
             for metric in ("accuracy", PAIRWISE, WORST):
                 row.append(over_seeds(study.grid(metric, split)[:, round].tolist()))
             each = study.grid(WORST, split)[:, round]
             says = _says(study, split, round)
-            row.append(", ".join(f"{100 * v:.1f}" for v in each if not np.isnan(v)))
+            known = [f"{100 * v:.1f}" for v in each if not np.isnan(v)]
+            row.append(", ".join(known) or NOT)
             row.append(", ".join(f"{says.count(s)} {s}" for s in sorted(set(says))))
             if split == "audit":
-                low, middle, high = (100 * v for v in chance(records[0][round]))
-                row.append(f"{middle:.1f} ({low:.1f} to {high:.1f})")
+                row.append(chance_range(records[0][round]))
             rows.append(row)
-    head = ["sparsity", "method", "accuracy", "pairwise", "largest excess", "by seed", "tolerance"]
+    head = ["sparsity", "method", *([] if alike else ["allowed"])]
+    head += ["accuracy", "pairwise", "largest excess", "by seed", "tolerance"]
     head += ["by chance alone"] if split == "audit" else []
-    tolerance = _tolerance(first)
+    seeds = sorted({len(study.records) for study in studies.values()})
     caption = (
         f"{SPLITS[split].capitalize()}: percent, mean and standard deviation over "
-        f"{len(first.records)} seeds; tolerance {100 * float(tolerance or 0):g}"
+        f"{' or '.join(map(str, seeds))} seeds"
     )
+    if alike:
+        caption += f"; tolerance {next(iter(allowed.values())):g}"
     return Table(caption, head, rows)

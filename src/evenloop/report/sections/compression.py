@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from evenloop.claims import ExcessGapClaim
+from evenloop.claims import ExcessGapClaim, Verdict
+from evenloop.intervals import wilson
 from evenloop.measures.null_excess import null_worst_excess
 from evenloop.record import Row
 from evenloop.report.figures import Line, line_figure
@@ -28,6 +29,8 @@ WORST, EXCESS, PAIRWISE = (
     "accuracy loss difference",
 )
 NAMED = 8
+LONG = 60  # rows of a table that is folded
+NOT = "not estimable"
 
 
 def build(study: Study) -> Section | None:
@@ -46,7 +49,7 @@ def build(study: Study) -> Section | None:
     verdicts = [] if tolerance is None else _verdicts(study, float(tolerance))
     text = [
         f"The excess accuracy gap of a group is the accuracy it lost minus the accuracy all items "
-        f"lost, against the dense net of round 0. Groups are the values of {by}.",
+        f"lost, against the dense net{_origin(study)}. Groups are the values of {by}.",
         *verdicts,
         "Only training rows are constrained; what carries over to the audit split is measured, not "
         "enforced. The largest of several groups is above 0 by noise alone: compare it with the "
@@ -76,14 +79,40 @@ def _verdicts(study: Study, tolerance: float) -> list[str]:
         claim = ExcessGapClaim(tolerance, "fit" if split == "fit" else "audit")
         found = [claim.verdict(r.rows, len(r.rows) - 1) for r in study.records.values()]
         says = [verdict.says for verdict in found]
-        worst = [verdict.measured for verdict in found]
         counts = ", ".join(f"{says.count(s)} {s}" for s in sorted(set(says)))
         lines.append(
-            f"On the {where} the largest excess gap of the last round is {np.mean(worst):.3f} "
-            f"(seeds {min(worst):.3f} to {max(worst):.3f}), tolerance {tolerance:g}: {counts} "
-            f"of {len(found)}."
+            f"On the {where} the largest excess gap of the last round is "
+            f"{_worst(study, split, found)}, tolerance {tolerance:g}: {counts} of {len(found)}."
         )
     return lines
+
+
+def _origin(study: Study) -> str:
+    """Where the dense net is from: in a chain every round brings its own."""
+    return " of round 0" if len(study.config.loop) == 1 else " that the round was given"
+
+
+def _worst(study: Study, split: str, found: list[Verdict]) -> str:
+    """Mean and range over the seeds that know it; whom it is not known of."""
+    known = [verdict.measured for verdict in found if not np.isnan(verdict.measured)]
+    said = []
+    if known:
+        said.append(f"{np.mean(known):.3f} (seeds {min(known):.3f} to {max(known):.3f})")
+    if len(known) < len(found):
+        rows = [record.rows[-1] for record in study.records.values()]
+        names = dict.fromkeys(name for row in rows for name in _absent(row, split))
+        said.append(f"{NOT}: {', '.join(names) or 'no counts'}")
+        if known:
+            said[-1] += f" in {len(found) - len(known)} of {len(found)} seeds"
+    return "; ".join(said)
+
+
+def _absent(row: Row, split: str) -> list[str]:
+    """Groups without an item."""
+    if split not in row.counts:
+        return []
+    counts = row.counts[split]
+    return [g for g, n in zip(counts.groups, counts.support, strict=True) if not n]
 
 
 def _figures(study: Study, tolerance: float | None) -> list[str]:
@@ -155,7 +184,7 @@ def over_seeds(values: list[float]) -> str:
     """Mean and deviation of fractions, in percent; "not estimable" where there is none."""
     known = [100 * v for v in values if not np.isnan(v)]
     if not known:
-        return "not estimable"
+        return NOT
     if len(known) == 1:
         return f"{known[0]:.1f}"
     return f"{np.mean(known):.1f} ± {np.std(known, ddof=1):.1f}"
@@ -190,10 +219,10 @@ def _kept(study: Study, tolerance: float) -> Table:
             claim = ExcessGapClaim(tolerance, "fit" if split == "fit" else "audit")
             found = [claim.verdict(rows_, round) for rows_ in records.values()]
             says = [verdict.says for verdict in found]
-            seeds = ", ".join(f"{100 * verdict.measured:.1f}" for verdict in found)
+            worst = [verdict.measured for verdict in found]
+            seeds = ", ".join(NOT if np.isnan(w) else f"{100 * w:.1f}" for w in worst)
             row += [seeds, ", ".join(f"{says.count(s)} {s}" for s in sorted(set(says)))]
-        low, middle, high = (100 * v for v in chance(first))
-        rows.append([*row, f"{middle:.1f} ({low:.1f} to {high:.1f})"])
+        rows.append([*row, chance_range(first)])
     head = ["sparsity", "training rows", "kept", "audit split", "kept", "by chance alone, audit"]
     caption = (
         f"Largest excess gap of every seed in percent against a tolerance of {100 * tolerance:g}; "
@@ -203,29 +232,48 @@ def _kept(study: Study, tolerance: float) -> Table:
 
 
 def _by_group(study: Study) -> Table:
-    last = next(iter(study.records.values())).rows[-1]
     rows = []
     for split, where in SPLITS.items():
-        dense, sparse = last.counts[f"{split}.reference"], last.counts[split]
-        for place, group in enumerate(dense.groups):
-            n = int(dense.support[place])
-            if n == 0:
-                rows.append([where, group, "0", *["not estimable"] * 3])
-                continue
-            rates = [float(c.table[place].trace() / n) for c in (dense, sparse)]
-            gap = study.line(group, EXCESS, split, group)
-            shown = f"{gap.value[-1]:+.3f}{_interval(gap)}"
-            rows.append([where, group, str(n), *(f"{rate:.3f}" for rate in rates), shown])
-    head = ["split", "group", "n", "dense", "compressed", "excess gap"]
-    noise = _noise(last)
-    caption = f"Every group at the last round (counts and accuracies of the first seed). {noise}"
-    return Table(caption, head, rows)
+        for round in range(study.rounds):
+            at = [r.rows[round] for r in study.records.values() if len(r.rows) > round]
+            if at[0].values.get("stage") != "dense" or study.rounds == 1:
+                begin = [where, str(round), f"{float(at[0].values['sparsity']):g}"]
+                rows += [[*begin, *cells] for cells in _groups(study, split, round, at)]
+    head = ["split", "round", "sparsity", "group", "n", "dense", "compressed", "excess gap"]
+    noise = _noise(next(iter(study.records.values())).rows[-1])
+    caption = (
+        "Every group at every sparsity: items and accuracies over all seeds together, with 95 % "
+        "Wilson limits (an item that several seeds meet counts as often); excess gaps as in the "
+        f"figures. {noise}"
+    )
+    return Table(caption, head, rows, folded=len(rows) > LONG)
 
 
-def _interval(gap: Line) -> str:
-    if gap.low is None or gap.high is None or np.isnan(gap.low[-1]):
+def _groups(study: Study, split: str, round: int, at: list[Row]) -> list[list[str]]:
+    """Group, items, dense and compressed accuracy and excess gap, each as text with its limits."""
+    groups = at[0].counts[split].groups
+    items = np.sum([row.counts[split].support for row in at], 0)
+    shares = []
+    for name in (f"{split}.reference", split):
+        right = np.sum([row.counts[name].table.trace(axis1=1, axis2=2) for row in at], 0)
+        shares.append(wilson(right, items))
+    found = []
+    for place, group in enumerate(groups):
+        if not items[place]:
+            found.append([group, "0", *[NOT] * 3])
+            continue
+        rates = [f"{s.value[place]:.3f} [{s.low[place]:.3f}, {s.high[place]:.3f}]" for s in shares]
+        gap = study.line(group, EXCESS, split, group)
+        known = round < len(gap.value) and not np.isnan(gap.value[round])
+        shown = f"{gap.value[round]:+.3f}{_interval(gap, round)}" if known else NOT
+        found.append([group, str(int(items[place])), *rates, shown])
+    return found
+
+
+def _interval(gap: Line, round: int) -> str:
+    if gap.low is None or gap.high is None or np.isnan(gap.low[round]):
         return ""
-    return f" [{gap.low[-1]:+.3f}, {gap.high[-1]:+.3f}]"
+    return f" [{gap.low[round]:+.3f}, {gap.high[round]:+.3f}]"
 
 
 def _noise(row: Row) -> str:
@@ -245,6 +293,12 @@ def chance(row: Row) -> tuple[float, float, float]:
         return float("nan"), float("nan"), float("nan")
     low, middle, high = null_worst_excess(lost, rng=Rng.of(0).at("null").numpy()).tolist()
     return low, middle, high
+
+
+def chance_range(row: Row) -> str:
+    """`chance` in percent, as "median (low to high)"."""
+    low, middle, high = (100 * v for v in chance(row))
+    return NOT if np.isnan(middle) else f"{middle:.1f} ({low:.1f} to {high:.1f})"
 
 
 def _layers(row: Row) -> list[Table]:
