@@ -113,6 +113,7 @@ def test_what_may_be_stacked() -> None:
     assert stackable(net(0, "images"), recipe)
     assert not stackable(build("small-cnn", channels=1, size=8, classes=2, seed=0), recipe)
     assert not stackable(net(0, "logistic"), Recipe(clip_norm=1.0))
+    assert not stackable(net(0, "logistic"), Recipe(micro_batch=4))
 
 
 class Told:

@@ -43,9 +43,8 @@ STACKABLE = (nn.Linear, nn.ReLU, nn.Tanh, nn.GELU, nn.Flatten, nn.Identity, nn.S
 def stackable(net: nn.Module, recipe: Recipe) -> bool:
     """Whether `net` is made of layers that gain from stacking and `recipe` acts element-wise."""
     leaves = [m for m in net.modules() if not list(m.children())]
-    plain = recipe.augment == "none" and not recipe.clip_norm and not recipe.compile
-    plain = plain and recipe.micro_batch is None
-    return plain and recipe.precision != "bf16" and all(isinstance(m, STACKABLE) for m in leaves)
+    other = recipe.clip_norm or recipe.micro_batch or recipe.compile or recipe.precision == "bf16"
+    return not other and recipe.augment == "none" and all(isinstance(m, STACKABLE) for m in leaves)
 
 
 @dataclass(slots=True)
