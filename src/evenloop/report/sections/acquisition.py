@@ -141,7 +141,8 @@ def _words(study: Study) -> list[str]:
     aurocs = [*last_values(study, "auroc.rare").values()]
     if aurocs:
         over, n = across_runs(aurocs), len(aurocs)
-        limits = "" if np.isnan(over.low) else _limits(max(over.low, 0.0), min(over.high, 1.0))
+        low, high = max(float(over.low), 0.0), min(float(over.high), 1.0)
+        limits = "" if np.isnan(over.low) else _limits(low, high)
         words.append(
             f"The score tells rare cells from the others with an AUROC of {over.mean:.2f}{limits} "
             f"at the last round it was read in, over {n} seed{'s' if n > 1 else ''} (0.5 is blind "
