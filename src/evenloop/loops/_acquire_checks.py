@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from evenloop.data import Schema
+from evenloop.loop import World
 from evenloop.loops._acquire import TOGETHER
 from evenloop.loops._acquire_watch import sensitive_columns
 from evenloop.rng import Rng
 from evenloop.words import nearest
-from evenloop.world import World
 
 __all__ = ["check_fields", "check_world"]
 
