@@ -111,6 +111,7 @@ def test_in_eval_mode_a_problem_remembers_nothing(kind: str) -> None:
     for _ in range(2):
         state = problem.compute_cmp_state(other[:, :3], 2 - y, cell)
         constraint = state.observed_constraints[problem.groups]
+        assert isinstance(constraint.strict_violation, torch.Tensor)
         assert torch.equal(constraint.strict_violation, problem.objective.violation)
     for name, value in problem.objective.state_dict().items():
         assert torch.equal(value, before[name]), name
