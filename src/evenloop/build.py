@@ -191,7 +191,7 @@ def check(config: RunConfig) -> tuple[str, ...]:
             f"batch={recipe.batch} is larger than the first training set of {n} rows and short "
             f"batches are dropped; set batch to at most {n} or drop_last=false"
         )
-    return job.notes
+    return (*job.notes, *job.loop.foreseen(job.world))
 
 
 def _try(job: Job, config: RunConfig) -> None:

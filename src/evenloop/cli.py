@@ -265,8 +265,11 @@ def sweep(
         from evenloop.study.sweep import load_sweep
 
         plan = load_sweep(source, tuple(settings or ()))
-        notes = [(name, note) for name, c in plan.arms.items() for note in check(c)]
-    _tell([f"arm {name}: {note}" for name, note in notes])
+        notes: dict[str, list[str]] = {}
+        for name, config in plan.arms.items():
+            for note in check(config):
+                notes.setdefault(note, []).append(name)
+    _tell([f"arm {', '.join(names)}: {note}" for note, names in notes.items()])
     folders = {}
     for name, config in plan.arms.items():
         folders[name] = folder_of(config, out)

@@ -89,6 +89,10 @@ class Loop(Protocol):
         """Builders of this loop's further models by their names in `State.models`."""
         return {}
 
+    def foreseen(self, world: World) -> tuple[str, ...]:
+        """Sentences a person should read before training, such as what the data lacks."""
+        return ()
+
     def answer(self, logits: Tensor, rng: Rng) -> Tensor:
         """(N,) classes that a deployed model with these logits (N, C) says: the likeliest."""
         return logits.argmax(1)
@@ -130,6 +134,10 @@ class Chain(Loop):
     def nets(self, world: World) -> Mapping[str, Net]:
         """The builders of every link."""
         return {name: net for loop in self.loops for name, net in loop.nets(world).items()}
+
+    def foreseen(self, world: World) -> tuple[str, ...]:
+        """What every link has to say."""
+        return tuple(note for loop in self.loops for note in loop.foreseen(world))
 
     def answer(self, logits: Tensor, rng: Rng) -> Tensor:
         """As the last loop that has its own way of answering, else the likeliest class."""

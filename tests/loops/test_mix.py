@@ -44,7 +44,7 @@ def test_every_method_trains_and_says_what_it_did(method):
     assert last.counts["audit"].total == 75
     assert last.sizes["generated"] == 120
     assert last.counts["held out"].total > 0
-    assert last.counts["generated"].total == 120
+    assert last.counts["generated"].total == 24  # the held-out ones: a fifth of each cell's 30
     if method in ("ratios", "frozen", "fixed", "real_ratios", "fairbatch"):
         shares = [v for k, v in last.values.items() if k.startswith("lambda ")]
         assert sum(shares) == pytest.approx(2.0)
@@ -200,6 +200,46 @@ def test_a_second_round_trains_on_from_the_first():
     assert near < far
 
 
+@pytest.mark.parametrize("restart", [True, False])
+def test_no_generated_row_copies_one_that_is_held_out_after_a_restart(restart):
+    world, _ = small_world(400)
+    loop = Mix(generator="smoothed", made_rows=30, noise=0.0, per_cell=4, restart=restart)
+    first, _ = step(loop, world)
+    second, _ = loop.step(world, first, 1, Rng.of(8))
+    made = second.data.origin == int(Origin.GENERATED)
+    held = torch.zeros(len(second.data), dtype=torch.bool)
+    held[second.extra["mix"]["held"]] = True
+    new = {tuple(row) for row in second.data.x[made].tolist()}
+    assert int(made.sum()) == 120
+    assert not new & {tuple(row) for row in second.data.x[held & ~made].tolist()}
+    again = torch.equal(second.extra["mix"]["held"], first.extra["mix"]["held"])
+    assert again is not restart
+    assert set(second.data.born[made].tolist()) == {int(restart)}
+
+
+def answers(model: nn.Module, rows: GroupedData) -> list[list[int]]:
+    """How often each cell is given each label."""
+    said = model(rows.x).argmax(1)
+    return [torch.bincount(said[rows.y * 2 + rows.attribute("sex") == i], minlength=2).tolist()
+            for i in range(4)]  # fmt: skip
+
+
+def test_generated_rows_are_judged_by_a_model_that_did_not_train_on_them():
+    world, _ = small_world(300)
+    state, notes = step(Mix(**QUICK, against="real"), world)
+    made = state.data.origin == int(Origin.GENERATED)
+    everyone = state.data.take(made.nonzero().flatten())
+    told = notes.counts["generated"].table.sum(1).tolist()
+    assert told == answers(state.models["reference"], everyone)
+    assert notes.counts["held out.reference"].total == notes.counts["held out"].total
+    state, notes = step(Mix(**QUICK, ema=0.99), world)  # the average is audited, and so it judges
+    held = state.data.take(state.extra["mix"]["held"])
+    held = held.take((held.origin == int(Origin.GENERATED)).nonzero().flatten())
+    told = notes.counts["generated"].table.sum(1).tolist()
+    assert told == answers(state.models["classifier"], held)
+    assert "held out.reference" not in notes.counts
+
+
 class Memory:
     """Progress of long fits in memory; the power fails at save number `fails`."""
 
@@ -261,11 +301,22 @@ def test_a_cell_without_real_rows_is_an_alarm_not_an_end():
         ({"reuse": -1}, "reuse must not be negative, got -1"),
         ({"method": "fairbatch", "fairness": "worst_cell"}, "fairbatch knows"),
         ({"accuracy_weight": -1.0}, "accuracy_weight"),
+        ({"method": "fixed", "mu_min": 0.2}, "method=fixed keeps the shares"),
+        ({"method": "fixed", "lambda_min": 0.2}, "method=fixed keeps the shares"),
     ],
 )
 def test_bad_fields_are_refused(options, text):
     with pytest.raises(ValueError, match=text):
         Mix(**options)
+
+
+def test_fixed_keeps_the_shares_it_is_given():
+    world, _ = small_world(300)
+    given = ((0.3, 0.7), (0.6, 0.4))
+    values = step(Mix(**QUICK, method="fixed", mu_init=0.9, lambda_init=given), world)[1].values
+    assert [v for k, v in values.items() if k.startswith("mu ")] == pytest.approx([0.9] * 4)
+    lam = [v for k, v in values.items() if k.startswith("lambda ")]
+    assert lam == pytest.approx([0.3, 0.7, 0.6, 0.4])
 
 
 def headless(rng: Rng) -> nn.Module:

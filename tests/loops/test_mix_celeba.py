@@ -44,9 +44,9 @@ def celeba(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("task", ["age-gender", "hair-age-gender"])
 def test_a_published_command_runs_small(celeba: Path, task: str) -> None:
     settings = [
-        f"world.root={celeba}", f"generated.root={celeba / 'made'}", "limit=160", "world.to=16",
-        "world.crop=12", "world.through=16", "test_size=40", "batch=24", "per_cell=2",
-        "net={name: logistic}", "epochs=1",
+        f"world.root={celeba}", f"generated.root={celeba / 'made'}", "world.limit=160",
+        "world.to=16", "world.crop=12", "world.through=16", "test_size=40", "batch=24",
+        "per_cell=2", "net={name: logistic}", "epochs=1",
     ]  # fmt: skip
     config = load(f"mix-celeba-{task}:small", settings)
     config = config.model_copy(

@@ -87,7 +87,7 @@ def test_arms_of_a_curve_are_joined_and_marked_by_what_differs() -> None:
 
 def test_generated_rows_are_shown_where_arms_say_so() -> None:
     drawn = next(s for s in sections_of(arms("real", "worse")) if "generated" in s.title)
-    assert drawn.tables[0].rows == [("worse", "0.250")]
+    assert drawn.tables[0].rows == [("worse", "0.250 [not estimable between seeds]")]
     assert not any("generated" in s.title for s in sections_of(arms("real")))
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evenloop import measures
 from evenloop.config import RunConfig
 from evenloop.counts import Counts
+from evenloop.intervals import across_runs
 from evenloop.loop import run
 from evenloop.loops.mix import Mix
 from evenloop.record import Record
@@ -40,8 +42,31 @@ def test_section_shows_paths_counts_and_changes(study):
     total = sum(float(row[1]) + float(row[2]) for row in drawn.rows)
     assert total == pytest.approx(22 * 16, abs=4)  # two epochs of 11 batches, rounded cell by cell
     assert [row[3] for row in agreement.rows] == ["60"] * 4
+    assert agreement.caption.startswith("Share of rows that the model of real rows only gives")
     assert len(changes.rows) == 4
-    assert "real rows only: equalized odds difference" in section.summary[0]
+    before, after = ([r.rows[-1].counts[name] for r in study.records.values()]
+                     for name in ("audit.reference", "audit"))  # fmt: skip
+    cells = (
+        [measures.cell_accuracy(b).value for b in before],
+        [measures.cell_accuracy(a).value for a in after],
+    )
+    steps = [float(a[0] - b[0]) for b, a in zip(*cells, strict=True)]
+    assert changes.rows[0][1].startswith(f"{np.mean(steps):+.3f} [")
+    runs = across_runs(steps)
+    if runs.sd > 0:
+        assert changes.rows[0][1].endswith(f"{max(float(runs.low), -1):+.3f}, "
+                                           f"{min(float(runs.high), 1):+.3f}]")  # fmt: skip
+    assert "equalized odds difference" in section.summary[0]
+    assert section.summary[0].count("change") == section.summary[0].count("[") == 3
+
+
+def test_one_seed_has_limits_over_rows_and_says_so(study):
+    records = {0: study.records[0]}
+    section = mixture.build(replace(study, records=records, table=table_of(study.config, records)))
+    _, agreement, changes = section.tables
+    assert agreement.caption.endswith("one seed: limits over rows only")
+    assert changes.caption.endswith("one seed: limits over rows only")
+    assert "one seed" in section.summary[0]
 
 
 def test_a_single_round_shows_the_shares_inside_its_training(study):

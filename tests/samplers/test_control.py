@@ -280,6 +280,13 @@ def test_nan_loss_names_the_cell():
         control.step()
 
 
+def test_a_model_that_diverged_names_no_single_cell():
+    x, cells = problem()
+    control = controller(val=Validation(torch.full_like(x, torch.nan), cells))
+    with pytest.raises(ValueError, match="held-out loss of all cells is not finite at update 1"):
+        control.step()
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [

@@ -151,7 +151,7 @@ def test_bad_fairbatch_is_refused(options, text):
 
 def test_losses_that_do_not_fit_are_refused():
     for losses in (torch.ones(3), torch.tensor([1.0, 1.0, 1.0, torch.nan])):
-        with pytest.raises(ValueError, match="4 finite numbers"):
+        with pytest.raises(ValueError, match=r"must be 4 numbers|row 3 of cell"):
             fair().update(losses)
 
 
@@ -283,3 +283,17 @@ def test_absent_cells_weigh_nothing_and_cannot_be_wanted():
         Reweight(torch.tensor([1.5, -0.5]), given=torch.tensor([0.5, 0.5]))
     with pytest.raises(ValueError, match="knows no cells"):
         Reweight().loss(torch.zeros(1, 2), torch.tensor([0]), torch.tensor([0]))
+
+
+def test_fairbatch_names_the_row_and_cell_of_a_loss_that_is_not_finite():
+    cells = CellIndex([0, 0, 1, 1], [0, 1, 0, 1])
+    sampler = FairBatchSampler(cells, 4, generator=torch.Generator())
+    with pytest.raises(ValueError, match=r"loss of row 2 of cell '1 \| 0' is not finite \(1 such"):
+        sampler.update(torch.tensor([1.0, 1.0, torch.nan, 3.0]))
+    with pytest.raises(ValueError, match="losses of all real rows are not finite"):
+        sampler.update(torch.full((4,), torch.inf))
+    with pytest.raises(ValueError, match=r"must be 4 numbers.*got shape \(3,\)"):
+        sampler.update(torch.ones(3))
+    assert sampler.share.tolist() == [[0.5, 0.5], [0.5, 0.5]]
+    sampler.update(torch.tensor([1.0, 1.0, 1.0, 3.0]))
+    assert sampler.share.tolist() == [[0.5, 0.5], [0.495, 0.505]]

@@ -98,6 +98,7 @@ def test_one_source_only_stays_so(start):
         ({"mu_init": [[0.5]]}, "one share or have shape"),
         ({"lambda_init": "flat"}, "'empirical', 'uniform' or shares"),
         ({"lambda_init": [[1.0, 0.0]]}, "shape"),
+        ({"lambda_init": [[0.0, 0.0], [5.0, 1.0]]}, "must sum to one .* got 6 for '1'"),
         ({"learn": ("nu",)}, "learn may hold"),
     ],
 )

@@ -105,6 +105,17 @@ def test_bad_options_are_refused(options, text):
         CelebA(**options)
 
 
+def test_a_limit_is_spread_over_all_folders(tmp_path):
+    for age in ("old", "young"):
+        for i in range(4):
+            face(tmp_path / f"{age}_male_nosmile_glasses_blackhair" / f"{i}.png", 10 + i)
+    few = GeneratedFaces(tmp_path, limit=4, **SMALL).load()
+    assert few.y.tolist() == [0, 0, 1, 1]
+    assert len(GeneratedFaces(tmp_path, limit=99, **SMALL).load()) == 8
+    with pytest.raises(ValueError, match="limit must be at least 1, got 0"):
+        GeneratedFaces(tmp_path, limit=0)
+
+
 def test_layout_must_name_every_attribute():
     with pytest.raises(ValueError, match="layout must hold"):
         GeneratedFaces("x", layout="{age}_{gender}")

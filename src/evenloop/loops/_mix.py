@@ -21,7 +21,7 @@ from evenloop.data import GroupedData, Origin
 from evenloop.fit import Fit, predict
 from evenloop.groups import LABEL, GroupIndex
 from evenloop.loop import Notes, State, World
-from evenloop.loops._mix_checks import group_columns
+from evenloop.loops._mix_checks import MIXING, group_columns, without_generated
 from evenloop.loops._mix_generated import generate
 from evenloop.objectives.group_dro import GroupDRO
 from evenloop.objectives.reweight import Reweight
@@ -87,12 +87,14 @@ class Mixture:
         self.said: list[str] = []
         kept: Mapping[str, Any] = state.extra.get(KEY, {})
         self.goes_on = bool(kept) and not loop.restart
-        self.data, self.held = self._rows(state.data, kept)
+        self.data, self.held, self.made = self._rows(state.data, kept)
         trained = torch.ones(len(self.data), dtype=torch.bool)
         trained[self.held] = False
         self.training = self.data.take(trained.nonzero().flatten())
         self.cells = CellIndex.of(self.training, self.columns)
         self.kept_ratios = False
+        if loop.method in MIXING and not bool(self.cells.counts[GENERATED].any()):
+            self.said.append(without_generated(loop.method))
         with self._listening():
             self.ratios = self._ratios()
         if "ratios" in kept:
@@ -103,14 +105,20 @@ class Mixture:
 
     # -- rows ---------------------------------------------------------------------------------
 
-    def _rows(self, data: GroupedData, kept: Mapping[str, Any]) -> tuple[GroupedData, Tensor]:
-        """All rows of the round and the positions of those held out."""
+    def _rows(
+        self, data: GroupedData, kept: Mapping[str, Any]
+    ) -> tuple[GroupedData, Tensor, Tensor]:
+        """All rows of the round, the positions of those held out, and of those made here."""
         if self.goes_on:
-            return data, kept["held"]
+            return data, kept["held"], kept["made"]
+        if "made" in kept:  # made from rows that the new split may hold out: they go
+            stays = torch.ones(len(data), dtype=torch.bool)
+            stays[kept["made"]] = False
+            data = data.take(stays.nonzero().flatten()) if len(kept["made"]) else data
         held = self._drawn(data, torch.arange(len(data)), "held")
         made = data.origin == int(Origin.GENERATED)
         if self.loop.generator == "none" or bool(made.any()):
-            return data, held
+            return data, held, torch.arange(0)
         free = torch.ones(len(data), dtype=torch.bool)
         free[held] = False
         new = made_rows(
@@ -121,8 +129,9 @@ class Mixture:
             self.round,
         )
         start, data = len(data), data.append(new)
-        more = self._drawn(data, torch.arange(start, len(data)), "held generated")
-        return data, torch.cat([held, more])
+        made_here = torch.arange(start, len(data))
+        more = self._drawn(data, made_here, "held generated")
+        return data, torch.cat([held, more]), made_here
 
     def _drawn(self, data: GroupedData, rows: Tensor, stream: str) -> Tensor:
         """Positions held out among `rows`: the same share of every cell, never its last row."""
@@ -289,7 +298,11 @@ class Mixture:
 
     def state(self, model: nn.Module, reference: nn.Module | None) -> State:
         """What crosses to the next round."""
-        kept: dict[str, Any] = {"held": self.held, "ratios": self.ratios.state_dict()}
+        kept: dict[str, Any] = {
+            "held": self.held,
+            "made": self.made,
+            "ratios": self.ratios.state_dict(),
+        }
         inner = self.sampler
         if isinstance(inner, RatioBatchSampler) and inner.controller is not None:
             kept["controller"] = inner.controller.state_dict()
@@ -304,7 +317,7 @@ class Mixture:
             models["reference"] = reference
         return State(self.data, models, {**self.before.extra, KEY: kept})
 
-    def notes(self, model: nn.Module) -> Notes:
+    def notes(self, model: nn.Module, reference: nn.Module | None) -> Notes:
         """Shares, what was really drawn, held-out accuracy, label agreement of generated rows."""
         values: dict[str, float | int | str] = {"method": self.loop.method}
         names, inner = self.cells.names, self.sampler
@@ -326,17 +339,25 @@ class Mixture:
         if lam is not None:
             for name, share in zip(names, lam.flatten().tolist(), strict=True):
                 values[f"lambda {name}"] = share
-        return Notes(values, self._counts(model), alarms=tuple(dict.fromkeys(self.said)))
+        counts = self._counts(model, reference)
+        return Notes(values, counts, alarms=tuple(dict.fromkeys(self.said)))
 
-    def _counts(self, model: nn.Module) -> dict[str, Counts]:
-        """Real held-out rows and generated rows by cell, against the label each was asked for."""
+    def _counts(self, model: nn.Module, reference: nn.Module | None) -> dict[str, Counts]:
+        """Real held-out rows and generated rows by cell, against the label each was asked for.
+
+        The reference judges all generated rows, none of which it was trained on; without one the
+        model judges those that were held out.
+        """
         held = self.data.take(self.held)
-        real = held.take((held.origin != int(Origin.GENERATED)).nonzero().flatten())
-        made = self.data.origin == int(Origin.GENERATED)
-        tables = {"held out": real}
-        if bool(made.any()):
-            tables["generated"] = self.data.take(made.nonzero().flatten())
-        return {name: self._table(model, rows) for name, rows in tables.items()}
+        made = held.origin == int(Origin.GENERATED)
+        real, shown = (held.take(rows.nonzero().flatten()) for rows in (~made, made))
+        counts = {"held out": self._table(model, real)}
+        if reference is not None:
+            counts["held out.reference"] = self._table(reference, real)
+            shown = self.data.take((self.data.origin == int(Origin.GENERATED)).nonzero().flatten())
+        if len(shown):
+            counts["generated"] = self._table(reference or model, shown)
+        return counts
 
     def _table(self, model: nn.Module, rows: GroupedData) -> Counts:
         groups = GroupIndex.of(rows, (LABEL, *self.columns))

@@ -22,9 +22,10 @@ from evenloop.samplers.shares import Ratios
 if TYPE_CHECKING:
     from evenloop.loops.mix import Mix
 
-__all__ = ["check_world", "group_columns"]
+__all__ = ["MIXING", "check_world", "foreseen", "group_columns", "without_generated"]
 
 LEARNING = ("ratios", "real_ratios", "frozen")
+MIXING = ("ratios", "frozen", "fixed")  # take a share from the generated rows if there are any
 NEEDS_GENERATED = ("generated", "pooled", "topped_up", "balanced_mixed")
 
 
@@ -46,8 +47,8 @@ def check_world(loop: Mix, world: World, data: GroupedData, rng: Rng) -> None:
     Raises:
         ValueError: no attribute in `by`, an unknown positive class, a batch smaller than the number
             of cells, a method that needs generated rows where there are none, a generator that
-            does not suit the rows, shares out of range, batches in parts whose alignments are
-            asked whole, or a net that has no head to find.
+            does not suit the rows, a value of a row that is not finite, shares out of range,
+            batches in parts whose alignments are asked whole, or a net that has no head to find.
     """
     cells = CellIndex.of(data, group_columns(world))
     if loop.uses_positive:
@@ -70,10 +71,57 @@ def check_world(loop: Mix, world: World, data: GroupedData, rng: Rng) -> None:
             f"inner_data=train_batch looks at a batch in one pass, but micro_batch={parts} takes "
             f"batch={world.recipe.batch} in parts; set micro_batch=null or inner_data=validation"
         )
+    _check_finite(data, cells)
     _check_generator(loop, data)
     if loop.method in (*LEARNING, "fixed"):
         _check_shares(loop, cells)
     _check_net(loop, world, data, rng)
+
+
+def foreseen(loop: Mix, world: World) -> tuple[str, ...]:
+    """Rows of every cell and source before training, and the three ways a cell can lack rows."""
+    cells = CellIndex.of(world.data, group_columns(world))
+    real, made = (row.flatten() for row in cells.counts)
+    if loop.generator != "none" and not bool(made.any()):
+        made = loop.made_rows * (real > 0)
+    each = zip(cells.names, real.tolist(), made.tolist(), strict=True)
+    taken = f", rows={loop.rows} of the real ones taken" if loop.rows else ""
+    table = "; ".join(f"{name} {r} + {g}" for name, r, g in each)
+    said = [f"rows by cell, real + generated{taken}: {table}"]
+    for lacks, what in (
+        (real == 0, "no real rows, so no share of a batch"),
+        (real == 1, "one real row, so none held out and no part in the gap"),
+        ((made == 0) & (real > 0) & bool(made.any()), "no generated rows, so all real"),
+    ):
+        if bool(lacks.any()):
+            named = [cells.names[i] for i in lacks.nonzero().flatten().tolist()]
+            said.append(f"cells {named}: {what}")
+    if loop.method in MIXING and not bool(made.any()):
+        said.append(without_generated(loop.method))
+    return tuple(said)
+
+
+def without_generated(method: str) -> str:
+    """What a method that mixes does where there is nothing to mix."""
+    return (
+        f"method={method} has no generated rows in any cell and trains on real rows alone; set "
+        "generator= or generated=, or choose method=real_ratios"
+    )
+
+
+def _check_finite(data: GroupedData, cells: CellIndex) -> None:
+    """No value of a row is NaN or infinite: one would make the whole model NaN."""
+    if not data.x.is_floating_point():
+        return
+    bad = (~data.x.isfinite()).flatten(1).any(1).nonzero().flatten()
+    if len(bad):
+        first = int(bad[0])
+        source, cell = int(cells.source[first]), int(cells.cell[first])
+        whose = f"row {int(data.row[first])} of the world" if source == REAL else "a generated row"
+        raise ValueError(
+            f"x of {whose}, cell {cells.names[cell]!r}, holds NaN or infinity ({len(bad)} such "
+            "rows in all); fill in or drop these rows"
+        )
 
 
 def _check_generator(loop: Mix, data: GroupedData) -> None:

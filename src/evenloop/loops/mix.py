@@ -22,7 +22,7 @@ import torch
 from evenloop.data import GroupedData, Origin
 from evenloop.loop import Loop, Notes, State, World
 from evenloop.loops._mix import Mixture, first_rows, made_rows
-from evenloop.loops._mix_checks import check_world
+from evenloop.loops._mix_checks import check_world, foreseen
 from evenloop.rng import Rng
 from evenloop.samplers.control import RatioController
 from evenloop.samplers.outer import Aggregate, Fairness, RatioObjective
@@ -60,7 +60,7 @@ class Mix(Loop):
         each: with several group columns, the mean of their gaps instead of the gap of their cross.
         lambda_init: "empirical", "uniform", or shares (C, G) of each group inside each label.
         mu_init: real share of each cell at the start.
-        lambda_min, mu_min: floors of the shares.
+        lambda_min, mu_min: floors of the shares; they pull the start towards uniform, too.
         ratio_lr, ratio_every, ratio_optimizer, entropy, warmup: see `RatioController`.
         inner_data, hessian, draw, per_cell, size: see `RatioController`.
         reuse: updates that held-out features serve, see there; 0 leaves it to `inner_data`.
@@ -76,7 +76,8 @@ class Mix(Loop):
         alpha: step of FairBatch. dro_rate: step of group DRO.
         against: "real" trains a second model on the same real rows alone, kept as the reference
             that the report compares every cell with.
-        restart: every round a new split, model and optimiser; only the ratios cross (in a chain).
+        restart: every round a new split, model and optimiser, and new rows where they are made
+            here; only the ratios cross (in a chain).
     """
 
     rows: int = 0
@@ -133,6 +134,11 @@ class Mix(Loop):
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.method == "fairbatch" and self.fairness not in ("eqodds", "eqopp", "dp"):
             raise ValueError(f"fairbatch knows eqodds, eqopp and dp, not {self.fairness!r}")
+        if self.method == "fixed" and (self.lambda_min or self.mu_min):
+            raise ValueError(
+                "method=fixed keeps the shares it is given, and floors would move them; set "
+                f"lambda_min=0 and mu_min=0, got {self.lambda_min} and {self.mu_min}"
+            )
         self.objective(1, ())
 
     def objective(self, positive: int, sizes: tuple[int, ...]) -> RatioObjective:
@@ -163,7 +169,12 @@ class Mix(Loop):
         sampler, objective, by, rows = mixture.arm(model)
         fitted = mixture.fit(model, rows, by, rng.at("fit"), sampler, objective)
         reference = mixture.reference() if self.against == "real" else None
-        return mixture.state(fitted.model, reference), mixture.notes(fitted.model)
+        after = mixture.state(fitted.model, reference)
+        return after, mixture.notes(after.models["classifier"], reference)
+
+    def foreseen(self, world: World) -> tuple[str, ...]:
+        """Rows of every cell and source, and what cells lack, said before any training."""
+        return foreseen(self, world)
 
     def make(self, world: World, rng: Rng) -> GroupedData:
         """Generated rows of every cell from all real rows of the world, for files."""

@@ -304,11 +304,13 @@ def _rows_drawn(arms: Arms) -> Section | None:
     for arm in arms.studies:
         values = arms.values(arm, DRAWN, split="notes")
         if values:
-            shares = [*values.values()]
-            rows.append((arm, f"{sum(shares) / len(shares):.3f}"))
+            found = _interval(arm, across_runs([*values.values()]))
+            limits = np.clip((found.low, found.high), 0, 1).tolist()
+            rows.append((arm, _words(Interval(arm, found.value, *limits))))
     if not rows:
         return None
-    table = Table("Last round, mean over seeds", ("arm", "share of generated rows drawn"), rows)
+    title = "Last round, mean over seeds with 95 % limits"
+    table = Table(title, ("arm", "share of generated rows drawn"), rows)
     return Section("How much generated data was used", tables=[table])
 
 

@@ -146,7 +146,7 @@ class RatioController:
             lag: batches already drawn with older ratios, for the report.
 
         Raises:
-            ValueError: a cell's loss is not finite (named), or `rows` is missing.
+            ValueError: a loss is not finite (naming its cell, or all), or `rows` is missing.
             RuntimeError: no training pass was seen with `inner_data="train_batch"`.
         """
         self.steps += 1
@@ -210,16 +210,22 @@ class RatioController:
 
     def _check_finite(self, table: Tensor, fresh: Tensor, counted: Tensor) -> None:
         """Name the first cell whose loss or alignment is NaN or infinite though it has rows."""
-        names = self.held.cells.names
-        for what, bad in (
-            ("held-out loss", ~table.isfinite() & (self.held.cells.counts[REAL] > 0)),
-            ("alignment", (~fresh.isfinite() & counted).any(0)),
+        cells, update = self.held.cells, self.updates + 1
+        for what, bad, known in (
+            ("held-out loss", ~table.isfinite(), cells.counts[REAL] > 0),
+            ("alignment", (~fresh.isfinite() & counted).any(0), counted.any(0)),
         ):
-            if bool(bad.any()):
-                cell = names[int(bad.flatten().nonzero()[0])]
+            bad = bad & known
+            if bool((bad == known).all()):
                 raise ValueError(
-                    f"{what} of cell {cell!r} is not finite at update {self.updates + 1}: the "
-                    "model diverged or its inputs hold NaN; lower lr or clean the rows"
+                    f"{what} of all cells is not finite at update {update}: the model diverged or "
+                    "was trained on NaN; lower lr, set clip_norm, or clean the training rows"
+                )
+            if bool(bad.any()):
+                raise ValueError(
+                    f"{what} of cell {cells.names[int(bad.flatten().nonzero()[0])]!r} is not "
+                    f"finite at update {update}: its held-out rows hold NaN or the model diverges "
+                    "there; clean the rows or lower lr"
                 )
 
     def state_dict(self) -> dict[str, Any]:

@@ -113,13 +113,14 @@ class FairBatchSampler(Sampler):
             losses: (N_real,) losses of the real rows, in row order, towards `targets`.
 
         Raises:
-            ValueError: not one loss per real row, or a loss is not finite.
+            ValueError: not one loss per real row, or one is not finite (named).
         """
-        if losses.shape != self.real.shape or not bool(losses.isfinite().all()):
+        if losses.shape != self.real.shape:
             raise ValueError(
-                f"losses must be {len(self.real)} finite numbers, one per real row, got shape "
+                f"losses must be {len(self.real)} numbers, one per real row, got shape "
                 f"{tuple(losses.shape)}"
             )
+        self._check_finite(losses.isfinite().cpu())
         c, g = self.cells.shape
         total = torch.zeros(c * g, dtype=torch.float64)
         total = total.index_add_(0, self.cells.cell[self.real], losses.double().cpu()).view(c, g)
@@ -138,6 +139,21 @@ class FairBatchSampler(Sampler):
         step = min(self.alpha, float(self.share[label, better]))
         self.share[label, worse] += step
         self.share[label, better] -= step
+
+    def _check_finite(self, finite: Tensor) -> None:
+        if bool(finite.all()):
+            return
+        bad = self.real[~finite]
+        if len(bad) == len(self.real):
+            raise ValueError(
+                "the losses of all real rows are not finite: the model diverged or was trained on "
+                "NaN; lower lr, set clip_norm, or clean the training rows"
+            )
+        cell = self.cells.names[int(self.cells.cell[bad[0]])]
+        raise ValueError(
+            f"the loss of row {int(bad[0])} of cell {cell!r} is not finite ({len(bad)} such rows): "
+            "the row holds NaN or the model diverges there; clean the rows or lower lr"
+        )
 
     def steps(self, rows: int, batch: int) -> int:
         """Batches of an epoch."""

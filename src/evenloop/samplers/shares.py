@@ -87,9 +87,11 @@ class Ratios:
             cells: the training rows.
             mu_init: real share of each cell in [0, 1]: one number, (C, G), or (S, C, G) shares of
                 every source. Exactly 1 means real rows only, and stays.
-            lambda_init: "empirical" (shares in real data), "uniform", or (C, G) shares.
-            lambda_min: smallest share of a group inside a label, in [0, 1/G].
-            mu_min: smallest share of a source inside a cell, in [0, 1/S].
+            lambda_init: "empirical" (shares in real data), "uniform", or (C, G) shares whose rows
+                sum to one.
+            lambda_min: smallest share of a group inside a label, in [0, 1/G]; the start is pulled
+                towards uniform by it, too.
+            mu_min: smallest share of a source inside a cell, in [0, 1/S]; likewise.
             learn: which of "lambda" and "mu" a controller may move.
 
         Raises:
@@ -277,5 +279,12 @@ def _lambda_start(
         weight = torch.as_tensor(lambda_init, dtype=torch.float64)
         if weight.shape != cells.shape or not bool((weight >= 0).all()):
             raise ValueError(f"lambda_init must be shares of shape {cells.shape}, not negative")
+        total = weight.sum(-1)
+        if not torch.allclose(total, torch.ones_like(total), atol=1e-5):
+            label = int((total - 1).abs().argmax())
+            raise ValueError(
+                f"lambda_init must sum to one over the groups of every label, got "
+                f"{float(total[label]):g} for {cells.classes[label]!r}"
+            )
     weight = weight.double() * cells.present
     return weight / weight.sum(-1, keepdim=True).clamp_min(1e-300)

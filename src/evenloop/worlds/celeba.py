@@ -195,6 +195,7 @@ class GeneratedFaces:
     Attributes:
         root: the folder of folders.
         target: the label, as in `CelebA`.
+        limit: at most so many pictures, evenly spread over the sorted paths and so over folders.
         layout: how folder names are made; every attribute of `VALUES` once.
         through: side the shorter side is first brought to.
         to: side it is then brought to.
@@ -208,12 +209,13 @@ class GeneratedFaces:
         "pictures in folders such as old_male_nosmile_glasses_blackhair",
         "that of the generator",
         "what the generator was asked for, which may not be what it made",
-        "any conditional generator; `evenloop data make generated` writes such folders",
+        "any conditional generator whose pictures are put into such folders",
         people=True,  # a generator can give back a face it was trained on
     )
 
     root: Path | str
     target: str = "age"
+    limit: int | None = None
     layout: str = LAYOUT
     through: int = 64
     to: int = 256
@@ -222,6 +224,8 @@ class GeneratedFaces:
 
     def __post_init__(self) -> None:
         check_choice("target", self.target, TARGETS)
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit must be at least 1, got {self.limit}")
         _check_sides(self.through, self.to, self.crop)
         for name in VALUES:
             if self.layout.count("{" + name + "}") != 1:
@@ -242,6 +246,8 @@ class GeneratedFaces:
         root = find_root(self, self.root, "a folder of folders of generated pictures")
         frame = scan(root, self.layout.replace("{" + self.target + "}", "{label}"))
         frame = frame.rename(columns={"label": self.target})
+        if self.limit is not None and self.limit < len(frame):
+            frame = frame.iloc[np.arange(self.limit) * len(frame) // self.limit]
         codes = folder_codes({name: frame[name].tolist() for name in VALUES})
         paths = [Path(p) for p in frame["path"]]
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from evenloop import measures
 from evenloop.counts import Counts
@@ -15,7 +16,9 @@ from evenloop.record import Row
 from evenloop.report.figures import Line, line_figure
 from evenloop.report.sections import Section, Table
 from evenloop.report.study import Study
+from evenloop.shares import ALIKE
 
+Floats = NDArray[np.float64]
 ORDER = 14
 NAMED = 8
 GAP = "equalized odds difference"
@@ -111,8 +114,20 @@ def _travel(line: Line) -> float:
     return float(np.nanmax(line.value) - np.nanmin(line.value))
 
 
-def _mean(rows: Sequence[Row], name: str) -> float:
-    return float(np.mean([float(row.values[name]) for row in rows if name in row.values]))
+def _noted(rows: Sequence[Row], name: str) -> Floats:
+    """(S,) the note of every seed."""
+    return np.array([float(row.values[name]) for row in rows])
+
+
+def _words(values: ArrayLike, sign: bool = False, within: tuple[float, float] = (0, 1)) -> str:
+    """The mean over seeds (S,) with Student limits, cut to what the quantity can be."""
+    runs, form = across_runs(values), "+.3f" if sign else ".3f"
+    if not runs.n:
+        return "not estimable"
+    if not runs.sd > ALIKE:
+        return f"{float(runs.mean):{form}} [not estimable between seeds]"
+    low, high = (float(side) for side in np.clip((runs.low, runs.high), *within))
+    return f"{float(runs.mean):{form}} [{low:{form}}, {high:{form}}]"
 
 
 def _drawn(last: Sequence[Row], prefix: str) -> Table | None:
@@ -122,36 +137,47 @@ def _drawn(last: Sequence[Row], prefix: str) -> Table | None:
         return None
     rows = []
     for cell in cells:
-        real, made = (_mean(last, f"{prefix}drawn {kind} {cell}") for kind in ("real", "generated"))
-        share = f"{made / (real + made):.2f}" if real + made else "none drawn"
-        rows.append((cell, f"{real:.0f}", f"{made:.0f}", share))
-    head = ("label | group", "real", "generated", "share generated")
+        real, made = (
+            _noted(last, f"{prefix}drawn {kind} {cell}") for kind in ("real", "generated")
+        )
+        both = np.where(real + made > 0, real + made, np.nan)
+        share = _words(made / both) if (real + made).any() else "none drawn"
+        rows.append((cell, f"{real.mean():.0f}", f"{made.mean():.0f}", share))
+    head = ("label | group", "real", "generated", "share generated [95 % limits]")
     return Table("Rows really drawn in the last round, mean over seeds", head, rows)
 
 
 def _agreement(last: Sequence[Row]) -> Table | None:
-    """How often the last model gives a generated row the label it was asked for."""
+    """How often a model that did not train on a generated row gives it the label asked for."""
     name = next((n for n in last[0].counts if n.endswith("generated")), None)
     if name is None:
         return None
-    counts = last[0].counts[name]
-    for row in last[1:]:
-        counts = counts + row.counts[name]
-    found = measures.accuracy(counts)
-    held = measures.accuracy(_sum(last, name.replace("generated", "held out")))
+    held = name.removesuffix("generated") + "held out"
+    judged = f"{held}.reference" in last[0].counts
+    who = "the model of real rows only gives" if judged else "the model gives held-out"
+    held += ".reference" * judged
+    made, real = ([measures.accuracy(row.counts[n]) for row in last] for n in (name, held))
     rows = [
-        (cell, _share(found, i), _share(held, i), str(int(found.support[i])))
-        for i, cell in enumerate(counts.groups)
+        (cell, _seeds(made, i), _seeds(real, i), str(sum(int(e.support[i]) for e in made)))
+        for i, cell in enumerate(made[0].groups)
     ]
     head = ("label group", "generated rows", "real held-out rows", "generated rows judged")
-    return Table("Share of rows that the model labels as asked for", head, rows, folded=True)
+    title = f"Share of rows that {who} the label they were asked for, {_over(last)}"
+    return Table(title, head, rows, folded=True)
 
 
-def _sum(rows: Sequence[Row], name: str) -> Counts:
-    counts = rows[0].counts[name]
-    for row in rows[1:]:
-        counts = counts + row.counts[name]
-    return counts
+def _over(last: Sequence[Row]) -> str:
+    if len(last) == 1:
+        return "one seed: limits over rows only"
+    return "mean over seeds with 95 % limits between them"
+
+
+def _seeds(found: Sequence[measures.Estimate], i: int, sign: bool = False) -> str:
+    """Entry `i` over seeds; with one seed its own limits over rows."""
+    if len(found) == 1:
+        return _share(found[0], i)
+    values = [e.value[i] if e.estimable[i] else np.nan for e in found]
+    return _words(values, sign, (-1, 1) if sign else (0, 1))
 
 
 def _share(estimate: measures.Estimate, i: int) -> str:
@@ -161,15 +187,20 @@ def _share(estimate: measures.Estimate, i: int) -> str:
 
 
 def _changes(last: Sequence[Row]) -> Table | None:
-    """Accuracy of every cell minus that of the real-only reference, counts of all seeds."""
+    """Accuracy of every cell minus that of the real-only reference, in pairs of seeds."""
     if "audit.reference" not in last[0].counts:
         return None
-    found = measures.levelling_down(_sum(last, "audit.reference"), _sum(last, "audit"))
-    rows = []
-    for i, cell in enumerate(found.change.groups):
-        rows.append((cell, _share(found.change, i), str(int(found.change.support[i]))))
+    found = [
+        measures.levelling_down(row.counts["audit.reference"], row.counts["audit"]).change
+        for row in last
+    ]
+    rows = [
+        (cell, _seeds(found, i, sign=True), str(sum(int(e.support[i]) for e in found)))
+        for i, cell in enumerate(found[0].groups)
+    ]
     head = ("group label", "change of accuracy", "audit items, all seeds")
-    return Table("Against real rows only: who gained and who lost", head, rows)
+    title = f"Against real rows only: who gained and who lost, {_over(last)}"
+    return Table(title, head, rows)
 
 
 def _levelled(study: Study) -> list[str]:
@@ -191,11 +222,22 @@ def _verdicts(last: Sequence[Row]) -> list[str]:
     """The gap and the worst cell beside those of the reference, where there is one."""
     if "audit.reference" not in last[0].counts:
         return []
+    mixed, real = (
+        [_measured(row.counts[table]) for row in last] for table in ("audit", "audit.reference")
+    )
     parts = []
-    for name, table in (("mixed", "audit"), ("real rows only", "audit.reference")):
-        counts = [row.counts[table] for row in last]
-        gap = np.mean([measures.equalized_odds(c).difference().value for c in counts])
-        right = np.mean([measures.accuracy(c.pooled()).value[0] for c in counts])
-        worst = np.mean([measures.worst_cell_accuracy(c).value[0] for c in counts])
-        parts.append(f"{name}: {GAP} {gap:.3f}, accuracy {right:.3f}, worst cell {worst:.3f}")
-    return ["; ".join(parts) + f" (mean of {len(last)} seeds)."]
+    for i, name in enumerate((GAP, "accuracy", "worst cell")):
+        was, now = (np.array([found[i] for found in arm]) for arm in (real, mixed))
+        change = _words(now - was, sign=True, within=(-1, 1))
+        parts.append(f"{name} {now.mean():.3f}, real rows only {was.mean():.3f}, change {change}")
+    count = f"mean of {len(last)} seeds, 95 % limits in pairs" if len(last) > 1 else "one seed"
+    return [f"Mixed against real rows only: {'; '.join(parts)} ({count})."]
+
+
+def _measured(counts: Counts) -> tuple[float, float, float]:
+    """Gap, accuracy and accuracy of the worst cell."""
+    return (
+        float(measures.equalized_odds(counts).difference().value),
+        float(measures.accuracy(counts.pooled()).value[0]),
+        float(measures.worst_cell_accuracy(counts).value[0]),
+    )
