@@ -27,7 +27,7 @@ TRAINED = MEASURED | METHODS | {
     "seams", "heads", "augment", "recipe", "optimizer", "accumulation", "fit", "models", "readings",
     "roles",
 }  # fmt: skip
-KEPT = {"bound", "record", "claims", "audit"}  # what a loop may not know, but for the bound
+KEPT = {"bound", "record", "claims", "population_claim", "audit"}  # what a loop may not know, but for the bound
 RUN = TRAINED | KEPT | {"world", "loop"}
 ASSEMBLED = RUN | {"rates", "metrics", "worlds", "loops", "presets", "overrides", "config", "build"}
 
@@ -61,6 +61,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "world": GROUND | METHODS | {"seams", "recipe", "fit"},
     "record": MEASURED,
     "claims": MEASURED | {"record", "bound"},
+    "population_claim": MEASURED | {"record", "claims"},
     "loop": RUN - {"models"},
     "worlds": TRAINED | {"loop", "readings", "scorers", "texts"},
     "loops": TRAINED | {"loop", "bound"},  # no audit, record, claims or other loop
