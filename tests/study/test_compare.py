@@ -78,3 +78,13 @@ def test_a_study_without_rounds_is_refused(tmp_path: Path) -> None:
     (folder / "seed-0" / "rows.jsonl").unlink()
     with pytest.raises(ConfigError, match="no finished round"):
         arms_of([folder])
+
+
+def test_a_metric_of_later_rounds_only_is_compared_where_it_is(tmp_path: Path) -> None:
+    arms = [arm(tmp_path / name, [[0.1, 0.2], [0.1, 0.3]]) for name in "ab"]
+    late = [replace(a, table=a.table[a.table["round"] > 0]) for a in arms]
+    table = compare(late, ["bias"])
+    assert table["round"].tolist() == ["last", "last"]
+    only = compare([late[0], arms[1]], ["bias"], rounds=(0,))
+    assert only["arm"].tolist() == [arms[1].name]
+    assert "difference" not in only or only["difference"].isna().all()

@@ -136,7 +136,10 @@ def compare(
             reference = arms[0].values(metric, split, round)
             for place, arm in enumerate(arms):
                 mine = arm.values(metric, split, round)
-                against = None if place == 0 else paired_runs(mine, reference, level=level)
+                if not mine:
+                    continue  # noted in later rounds only
+                paired = place > 0 and bool(reference)
+                against = paired_runs(mine, reference, level=level) if paired else None
                 shown = "last" if round is None else str(round)
                 over = across_runs([*mine.values()], level=level)
                 rows.append(
