@@ -27,7 +27,8 @@ TRAINED = MEASURED | METHODS | {
     "seams", "heads", "augment", "recipe", "optimizer", "accumulation", "fit", "models", "readings",
     "roles",
 }  # fmt: skip
-KEPT = {"bound", "record", "claims", "population_claim", "audit"}  # what a loop may not know, but for the bound
+# What a loop may not know, but for the bound.
+KEPT = {"bound", "record", "claims", "population_claim", "audit"}
 RUN = TRAINED | KEPT | {"world", "loop"}
 ASSEMBLED = RUN | {"rates", "metrics", "worlds", "loops", "presets", "overrides", "config", "build"}
 

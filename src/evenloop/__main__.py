@@ -2,4 +2,5 @@
 
 from evenloop.cli import main
 
-main()
+if __name__ == "__main__":  # the reference imports every module
+    main()

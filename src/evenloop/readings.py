@@ -96,6 +96,7 @@ class HasStructure(Protocol):
 def padded(y: Tensor, structure: Structure) -> Tensor:
     """Labels (N, L) as (N, length), `NOTHING` behind the end.
 
+    >>> import torch
     >>> padded(torch.tensor([[4, 2]]), Structure(length=3, codes=5)).tolist()
     [[4, 2, -1]]
 
