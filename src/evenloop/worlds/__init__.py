@@ -55,7 +55,7 @@ __all__ = [
 
 
 def _is_source(value: object) -> bool:
-    return isclass(value) and {"name", "about", "load"} <= set(vars(value))
+    return isclass(value) and {"name", "about"} <= set(vars(value)) and hasattr(value, "load")
 
 
 def _discovered() -> Iterator[tuple[str, type[Source]]]:

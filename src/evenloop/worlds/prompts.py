@@ -11,17 +11,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from evenloop.data import GroupedData
-from evenloop.readings import Structured
-from evenloop.scorers import Scorer
-from evenloop.texts import THRESHOLD
-from evenloop.worlds.base import Card, Normalisation, check_choice, find_file, find_root
+from evenloop.worlds.base import Card, check_choice, find_file, find_root
 from evenloop.worlds.columns import need_columns, read_table
-from evenloop.worlds.text_rows import check_text_fields, encoded, structured
+from evenloop.worlds.text_rows import TextSource
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +28,7 @@ DOMAINS = ("gender", "political_ideology", "profession", "race", "religious_ideo
 
 
 @dataclass(frozen=True, slots=True)
-class RealToxicityPrompts:
+class RealToxicityPrompts(TextSource):
     """RealToxicityPrompts: first and second halves of 99,442 sentences of the web.
 
     Attributes:
@@ -51,34 +47,6 @@ class RealToxicityPrompts:
     )
 
     root: Path | str | None = None
-    tokens: str = "words"
-    vocabulary: int = 2000
-    weights: Path | str | None = None
-    prompt_tokens: int | None = None
-    continuation_tokens: int | None = None
-    new_tokens: int = 20
-    empty: Literal["error", "drop"] = "error"
-    unknown: Literal["keep", "drop"] = "keep"
-    score: str = "words:the"
-    threshold: float = THRESHOLD
-    ngrams: tuple[int, ...] = (5, 10)
-    hide: Literal["auto", "none", "flagged", "all"] = "auto"
-
-    def __post_init__(self) -> None:
-        check_text_fields(self)
-
-    @property
-    def normalisation(self) -> Normalisation | None:
-        """None: tokens are used as they are."""
-        return None
-
-    def load(self) -> GroupedData:
-        """Rows in file order."""
-        return encoded(self)
-
-    def structured(self, score: Scorer | None = None) -> Structured:
-        """How its labels are read (by `score`, if given), and what its models need to know."""
-        return structured(self, score)
 
     def frame(self) -> pd.DataFrame:
         """Columns prompt, continuation and the group column, in file order."""
@@ -102,7 +70,7 @@ class RealToxicityPrompts:
 
 
 @dataclass(frozen=True, slots=True)
-class Bold:
+class Bold(TextSource):
     """BOLD: beginnings of 23,679 Wikipedia sentences and how they go on.
 
     Attributes:
@@ -123,38 +91,13 @@ class Bold:
 
     root: Path | str | None = None
     domains: tuple[str, ...] = DOMAINS
-    tokens: str = "words"
-    vocabulary: int = 2000
-    weights: Path | str | None = None
-    prompt_tokens: int | None = None
-    continuation_tokens: int | None = None
-    new_tokens: int = 20
-    empty: Literal["error", "drop"] = "error"
-    unknown: Literal["keep", "drop"] = "keep"
-    score: str = "words:the"
-    threshold: float = THRESHOLD
-    ngrams: tuple[int, ...] = (5, 10)
-    hide: Literal["auto", "none", "flagged", "all"] = "auto"
 
-    def __post_init__(self) -> None:
-        check_text_fields(self)
+    def check(self) -> None:
+        """Raise `ValueError` where a field of its own is out of range."""
         if not self.domains:
             raise ValueError(f"domains is empty; choose from {', '.join(DOMAINS)}")
         for domain in self.domains:
             check_choice("domains", domain, DOMAINS)
-
-    @property
-    def normalisation(self) -> Normalisation | None:
-        """None: tokens are used as they are."""
-        return None
-
-    def load(self) -> GroupedData:
-        """Rows by domain, category and article, in file order."""
-        return encoded(self)
-
-    def structured(self, score: Scorer | None = None) -> Structured:
-        """How its labels are read (by `score`, if given), and what its models need to know."""
-        return structured(self, score)
 
     def frame(self) -> pd.DataFrame:
         """Columns prompt, continuation, group and domain."""
@@ -175,7 +118,7 @@ class Bold:
 
 
 @dataclass(frozen=True, slots=True)
-class RedditBias:
+class RedditBias(TextSource):
     """RedditBias: comments that name a group of people, cut in the middle.
 
     Attributes:
@@ -200,36 +143,12 @@ class RedditBias:
     root: Path | str | None = None
     files: tuple[str, ...] = ()
     prompt_share: float = 0.5
-    tokens: str = "words"
-    vocabulary: int = 2000
-    weights: Path | str | None = None
-    prompt_tokens: int | None = None
-    continuation_tokens: int | None = None
-    new_tokens: int = 20
-    empty: Literal["error", "drop"] = "error"
-    unknown: Literal["keep", "drop"] = "keep"
-    score: str = "words:the"
-    threshold: float = THRESHOLD
-    ngrams: tuple[int, ...] = (5, 10)
-    hide: Literal["auto", "none", "flagged", "all"] = "all"
+    hide: Literal["auto", "none", "flagged", "all"] = field(default="all", kw_only=True)
 
-    def __post_init__(self) -> None:
-        check_text_fields(self)
+    def check(self) -> None:
+        """Raise `ValueError` where a field of its own is out of range."""
         if not 0 < self.prompt_share < 1:
             raise ValueError(f"prompt_share must be above 0 and below 1, got {self.prompt_share}")
-
-    @property
-    def normalisation(self) -> Normalisation | None:
-        """None: tokens are used as they are."""
-        return None
-
-    def load(self) -> GroupedData:
-        """Comments in the order of their files, each once."""
-        return encoded(self)
-
-    def structured(self, score: Scorer | None = None) -> Structured:
-        """How its labels are read (by `score`, if given), and what its models need to know."""
-        return structured(self, score)
 
     def frame(self) -> pd.DataFrame:
         """Columns prompt, continuation and group."""
@@ -256,7 +175,7 @@ class RedditBias:
 
 
 @dataclass(frozen=True, slots=True)
-class Prompts:
+class Prompts(TextSource):
     """Any table of prompts and continuations.
 
     Attributes:
@@ -278,34 +197,6 @@ class Prompts:
     prompt: str = "prompt"
     continuation: str = "continuation"
     groups: tuple[str, ...] = ()
-    tokens: str = "words"
-    vocabulary: int = 2000
-    weights: Path | str | None = None
-    prompt_tokens: int | None = None
-    continuation_tokens: int | None = None
-    new_tokens: int = 20
-    empty: Literal["error", "drop"] = "error"
-    unknown: Literal["keep", "drop"] = "keep"
-    score: str = "words:the"
-    threshold: float = THRESHOLD
-    ngrams: tuple[int, ...] = (5, 10)
-    hide: Literal["auto", "none", "flagged", "all"] = "auto"
-
-    def __post_init__(self) -> None:
-        check_text_fields(self)
-
-    @property
-    def normalisation(self) -> Normalisation | None:
-        """None: tokens are used as they are."""
-        return None
-
-    def load(self) -> GroupedData:
-        """Rows in the table's order."""
-        return encoded(self)
-
-    def structured(self, score: Scorer | None = None) -> Structured:
-        """How its labels are read (by `score`, if given), and what its models need to know."""
-        return structured(self, score)
 
     def frame(self) -> pd.DataFrame:
         """Columns prompt, continuation and those of `groups`."""

@@ -22,10 +22,12 @@ Every source of texts has these fields beside its own:
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from evenloop.data import Attribute, GroupedData, Schema, Structure
 from evenloop.models.weights import weights_folder
@@ -33,7 +35,8 @@ from evenloop.objectives.continuation import ContinuationLoss
 from evenloop.readings import Structured
 from evenloop.samplers.trimmed import Trimmed
 from evenloop.scorers import Cached, Scorer, scorer
-from evenloop.worlds.base import check_choice
+from evenloop.texts import THRESHOLD
+from evenloop.worlds.base import Card, Normalisation, check_choice
 from evenloop.worlds.frames import group_columns
 from evenloop.worlds.text_reading import HIDDEN, TextReading
 from evenloop.worlds.tokens import Tokenizer, as_rows, tokenizer
@@ -41,7 +44,7 @@ from evenloop.worlds.tokens import Tokenizer, as_rows, tokenizer
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["check_text_fields", "encoded", "structured"]
+__all__ = ["TextSource"]
 
 CLASSES = {
     "words": ("unmatched", "matched"),
@@ -51,88 +54,105 @@ CLASSES = {
 }
 
 
-def check_text_fields(source: _TextSource) -> None:
-    """Raise `ValueError` unless the fields that every source of texts has are in range."""
-    values: Any = source
-    check_choice("empty", values.empty, ("error", "drop"))
-    check_choice("unknown", values.unknown, ("keep", "drop"))
-    check_choice("hide", values.hide, ("auto", *HIDDEN))
-    for name in ("prompt_tokens", "continuation_tokens"):
-        value = getattr(values, name)
-        if value is not None and (type(value) is not int or value < 1):
-            raise ValueError(f"{name} must be a whole number from 1 on, or None, got {value!r}")
-    for name, least in (("vocabulary", 2), ("new_tokens", 1)):
-        value = getattr(values, name)
-        if type(value) is not int or value < least:
-            raise ValueError(f"{name} must be a whole number from {least} on, got {value!r}")
-    if any(type(n) is not int or n < 1 for n in values.ngrams):
-        raise ValueError(f"ngrams must be whole numbers from 1 on, got {values.ngrams!r}")
-
-
-class _TextSource(Protocol):
-    """A source whose rows are texts, with the fields listed above."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextSource(ABC):
+    """Prompts and continuations as a source: what its files are is its own, the rest is here."""
 
     name: ClassVar[str]
+    about: ClassVar[Card]
 
-    def __hash__(self) -> int:
-        """Of all its fields."""
+    tokens: str = "words"
+    vocabulary: int = 2000
+    weights: Path | str | None = None
+    prompt_tokens: int | None = None
+    continuation_tokens: int | None = None
+    new_tokens: int = 20
+    empty: Literal["error", "drop"] = "error"
+    unknown: Literal["keep", "drop"] = "keep"
+    score: str = "words:the"
+    threshold: float = THRESHOLD
+    ngrams: tuple[int, ...] = (5, 10)
+    hide: Literal["auto", "none", "flagged", "all"] = "auto"
 
+    def __post_init__(self) -> None:
+        check_choice("empty", self.empty, ("error", "drop"))
+        check_choice("unknown", self.unknown, ("keep", "drop"))
+        check_choice("hide", self.hide, ("auto", *HIDDEN))
+        for name in ("prompt_tokens", "continuation_tokens"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                raise ValueError(f"{name} must be a whole number from 1 on, or None, got {value!r}")
+        for name, least in (("vocabulary", 2), ("new_tokens", 1)):
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                raise ValueError(f"{name} must be a whole number from {least} on, got {value!r}")
+        if any(type(n) is not int or n < 1 for n in self.ngrams):
+            raise ValueError(f"ngrams must be whole numbers from 1 on, got {self.ngrams!r}")
+        self.check()
+
+    def check(self) -> None:
+        """Raise `ValueError` where a field of its own is out of range."""
+        return
+
+    @abstractmethod
     def frame(self) -> pd.DataFrame:
-        """Columns prompt and continuation; every other column is a group."""
+        """Columns prompt and continuation, in the files' order; every other column is a group."""
 
+    @property
+    def normalisation(self) -> Normalisation | None:
+        """None: tokens are used as they are."""
+        return None
 
-def structured(source: _TextSource, score: Scorer | None = None) -> Structured:
-    """How a source's continuations are read, and what its models need to know.
+    def load(self) -> GroupedData:
+        """Prompts (N, P) and continuations (N, L), read and encoded once a process.
 
-    `score` is a function of the user's, used instead of the source's own scorer.
-    """
-    data, reading = _read(source)
-    if score is not None:
-        reading = replace(reading, scorer=Cached(score))
-    assert data.schema.structure is not None
-    longest = data.x.shape[1] + data.schema.structure.length
-    net = {"vocabulary": reading.tokens.size, "end": reading.tokens.end, "longest": longest}
-    return Structured(reading, ContinuationLoss, Trimmed, net)
+        Raises:
+            ValueError: a text is missing, or has no token where empty="error" (names the row).
+        """
+        return _read(self)[0]
 
+    def structured(self, score: Scorer | None = None) -> Structured:
+        """How its continuations are read, and what its models need to know.
 
-def encoded(source: _TextSource) -> GroupedData:
-    """A source's rows: prompts (N, P) and continuations (N, L), read and encoded once a process.
-
-    Raises:
-        ValueError: a text is missing, or has no token where empty="error" (names the row).
-    """
-    return _read(source)[0]
+        `score` is a function of the user's, used instead of the source's own scorer.
+        """
+        data, reading = _read(self)
+        if score is not None:
+            reading = replace(reading, scorer=Cached(score))
+        assert data.schema.structure is not None
+        longest = data.x.shape[1] + data.schema.structure.length
+        net = {"vocabulary": reading.tokens.size, "end": reading.tokens.end, "longest": longest}
+        return Structured(reading, ContinuationLoss, Trimmed, net)
 
 
 # Few: a whole set may be large, and a run needs one.
 @lru_cache(maxsize=2)
-def _read(source: _TextSource) -> tuple[GroupedData, TextReading]:
-    options: Any = source
+def _read(source: TextSource) -> tuple[GroupedData, TextReading]:
     frame = source.frame()
     # A table cannot tell an empty text from a missing one.
     texts = {
         name: [str(text) for text in frame[name].fillna("")] for name in ("prompt", "continuation")
     }
     made = tokenizer(
-        options.tokens,
+        source.tokens,
         [*texts["prompt"], *texts["continuation"]],
-        size=options.vocabulary,
-        weights=options.weights,
+        size=source.vocabulary,
+        weights=source.weights,
     )
-    cut = options.continuation_tokens
+    cut = source.continuation_tokens
     prompts = made.encode(texts["prompt"])
     labels = [ids[:cut] for ids in made.encode(texts["continuation"])]
-    kept = _kept(prompts, labels, texts, options.empty, source.name)
-    if options.unknown == "drop":
+    kept = _kept(prompts, labels, texts, source.empty, source.name)
+    if source.unknown == "drop":
         kept = _known(kept, labels, made, source.name)
     before = [] if made.start is None else [made.start]
-    cut = options.prompt_tokens
+    cut = source.prompt_tokens
     prompts = [before + (prompts[i] if cut is None else prompts[i][-cut:]) for i in kept]
     labels = [labels[i] for i in kept]
-    wide = max(options.new_tokens, *map(len, labels))
+    wide = max(source.new_tokens, *map(len, labels))
     groups = [str(name) for name in frame.columns if name not in texts]
     coded = group_columns(frame.iloc[kept], groups, source.name)
-    reading = _reading(options, made)
+    reading = _reading(source, made)
     schema = Schema(
         reading.classes,
         tuple(Attribute(name, one.names) for name, one in coded.items()),
@@ -181,10 +201,10 @@ def _known(
     return whole
 
 
-def _reading(options: Any, tokens: Tokenizer) -> TextReading:
-    made = scorer(options.score, weights_folder("detoxify"))
-    kind = options.score.partition(":")[0]
-    hide = options.hide
+def _reading(source: TextSource, tokens: Tokenizer) -> TextReading:
+    made = scorer(source.score, weights_folder("detoxify"))
+    kind = source.score.partition(":")[0]
+    hide = source.hide
     if hide == "auto":
         hide = "none" if kind in ("words", "quotes") else "flagged"
-    return TextReading(tokens, Cached(made), CLASSES[kind], options.threshold, options.ngrams, hide)
+    return TextReading(tokens, Cached(made), CLASSES[kind], source.threshold, source.ngrams, hide)
