@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from evenloop.groups import GroupIndex
-from evenloop.worlds.faces import FAIR_RACES, UTK_RACES, FairFace, UTKFace
+from evenloop.worlds.faces import FAIR_RACES, UTK_RACES, FairFace, UTKFace, _published_split
 from worlds.layouts import encoded, pixels, write_fairface, write_image, write_utkface
 
 GOOD = [
@@ -68,6 +68,23 @@ def test_broken_names_are_left_out_and_counted(
     assert UTKFace(tmp_path / "fine").broken() == ()
 
 
+def test_the_published_split_holds_out_a_fixed_fifth(tmp_path: Path) -> None:
+    names = [f"{age}_{age % 2}_{age % 5}_2017.jpg" for age in range(10, 21)]
+    write_utkface(tmp_path, names)
+    whole, data = UTKFace(tmp_path).load(), UTKFace(tmp_path, splits="published").load()
+    assert [a.name for a in whole.schema.attributes] == ["gender", "race", "age"]
+    assert data.schema.attributes[3].values == ("train", "test")
+    held_out = data.attribute("split").nonzero().flatten().tolist()
+    assert held_out == [0, 10]  # as NumPy's RandomState(1357) permutes eleven
+    assert torch.equal(data.x, whole.x)
+
+
+def test_the_published_split_of_the_whole_set_has_its_published_sizes() -> None:
+    codes = _published_split(23_705).codes
+    assert (int(codes.sum()), int((codes == 0).sum())) == (4_741, 18_964)
+    assert codes.nonzero()[0][:4].tolist() == [4, 13, 15, 30]
+
+
 def test_age_is_a_target_with_the_bins_asked_for(tmp_path: Path) -> None:
     write_utkface(tmp_path, GOOD)
     data = UTKFace(tmp_path, target="age", age_edges=(18,)).load()
@@ -107,6 +124,7 @@ def test_faces_of_mixed_size_want_resize(tmp_path: Path) -> None:
     [
         ({"target": "sex"}, "target is 'sex'; there are: age, gender, race"),
         ({"resize": 0}, "resize must be"),
+        ({"splits": "official"}, "splits is 'official'; there are: none, published"),
         ({"age_edges": ()}, "age_edges must be ascending"),
         ({"age_edges": (20, 10)}, "age_edges must be ascending"),
         ({"age_edges": (10, 10)}, "age_edges must be ascending"),

@@ -1,14 +1,15 @@
-"""The same constraints as a problem of Cooper 1.x, for its optimisers of one forward pass a step.
+"""The same constraints as a problem of Cooper 1.x, for any of its optimisers.
 
 Cooper (Gallego-Posada et al., "Cooper: A library for constrained optimization in deep learning",
 2025) keeps multipliers as parameters and owns the step (`roll`). The trajectory under its
-`AlternatingDualPrimalOptimizer` with plain SGD ascent is that of our own `loss`; its
-`SimultaneousOptimizer` works as well. Those that evaluate twice a step are refused.
+`AlternatingDualPrimalOptimizer` with plain SGD ascent is that of our own `loss`. Optimisers that
+evaluate a step twice, at other weights, need outputs that can be computed again: a function.
 """
 
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 
 import torch
 from cooper.cmp import CMPState, ConstrainedMinimizationProblem
@@ -26,10 +27,10 @@ from evenloop.objectives.reference import item_losses
 __all__ = ["CooperProblem"]
 
 TWICE = (
-    "a Cooper problem measures every batch once, at the outputs it is given, and this optimiser "
-    "asks for a second evaluation in the same step (AlternatingPrimalDualOptimizer and "
-    "ExtrapolationConstrainedOptimizer do); use AlternatingDualPrimalOptimizer or "
-    "SimultaneousOptimizer, with new outputs for each roll"
+    "this optimiser evaluates the batch a second time, at other weights, and was given the outputs "
+    "of the first (AlternatingPrimalDualOptimizer and ExtrapolationConstrainedOptimizer do so): "
+    'give a function, {"outputs": lambda: net(x), ...}, or new outputs for each roll of '
+    "AlternatingDualPrimalOptimizer or SimultaneousOptimizer"
 )
 
 
@@ -67,6 +68,8 @@ class CooperProblem(ConstrainedMinimizationProblem):
             raise ValueError("a Cooper problem takes one-sided constraints; use two_sided=False")
         self.objective = objective
         self._seen: weakref.ref[Tensor] | None = None
+        self._batch: tuple[object, ...] = ()
+        self._before: dict[str, Tensor] = {}
         one_sided = objective.dual.inequality
         self.groups = Constraint(
             ConstraintType.INEQUALITY if one_sided else ConstraintType.EQUALITY,
@@ -81,33 +84,50 @@ class CooperProblem(ConstrainedMinimizationProblem):
         """(G,) multipliers as Cooper holds them, detached."""
         return torch.cat([p.detach() for p in self.dual_parameters()])
 
-    def compute_cmp_state(self, outputs: Tensor, y: Tensor, cell: Tensor) -> CMPState:
+    def compute_cmp_state(
+        self, outputs: Tensor | Callable[[], Tensor], y: Tensor, cell: Tensor
+    ) -> CMPState:
         """Loss and constraints at logits (B, C), labels (B,), cells (B,) or (B, A).
 
-        In training mode of the objective the batch enters the buffers. In `eval()` mode nothing
-        changes, and the violations are those of the last training step.
+        `outputs` may be a function that computes the logits at the weights as they are, as needed
+        by optimisers that evaluate a step twice. In training mode of the objective the batch enters
+        the buffers; evaluated again (the same three objects), it replaces what it had put there.
+        In `eval()` mode nothing changes: the violations are those of the last training step.
 
         Raises:
-            RuntimeError: a second evaluation of the same outputs while training.
+            RuntimeError: a second evaluation of the same logits while training.
         """
         objective = self.objective
-        if objective.training:
-            if self._seen is not None and self._seen() is outputs:
-                raise RuntimeError(TWICE)
-            self._seen = weakref.ref(outputs)
+        if isinstance(outputs, Tensor):
+            logits = outputs
+            if objective.training:
+                self._refuse_twice(logits)
+        else:
+            logits = outputs()
+            if objective.training:
+                self._replace((outputs, y, cell))
         cell = cell if objective.members is None else objective.members[cell]
-        losses = item_losses(outputs, y, objective.label_smoothing)
+        losses = item_losses(logits, y, objective.label_smoothing)
         proxy, count = objective.proxies(losses, cell)
         true = objective.violation
         if objective.training:
-            true, _ = objective.measure(outputs, y, cell, count)
+            true, _ = objective.measure(logits, y, cell, count)
         state = ConstraintState(violation=proxy, strict_violation=true.clone())
         return CMPState(loss=losses.mean(), observed_constraints={self.groups: state})
 
-    def compute_violations(self, *_: object, **__: object) -> CMPState:
-        """Refused: it is what updating the weights first asks for, at other outputs.
+    def _refuse_twice(self, logits: Tensor) -> None:
+        if self._seen is not None and self._seen() is logits:
+            raise RuntimeError(TWICE)
+        self._seen = weakref.ref(logits)
 
-        Raises:
-            RuntimeError: always; it names the optimisers that work.
-        """
-        raise RuntimeError(TWICE)
+    def _replace(self, batch: tuple[object, ...]) -> None:
+        """Keep the buffers as they are before a new batch; put them back if it comes again."""
+        ring = self.objective.ring
+        if ring is None:
+            return
+        same = len(self._batch) == len(batch)
+        if same and all(a is b for a, b in zip(self._batch, batch, strict=True)):
+            ring.load_state_dict(self._before)
+        else:
+            self._before = {name: value.clone() for name, value in ring.state_dict().items()}
+            self._batch = batch

@@ -49,6 +49,9 @@ FAIR_SPLITS = ("train", "val")
 STUDY_SPLITS = ("train", "validation", "test")
 STUDY_TEST_ROWS = 10_954
 """First rows of the training list that the generator-feedback study tests on."""
+UTK_SPLITS = ("train", "test")
+UTK_SEED, UTK_TEST_SHARE = 1357, 0.2
+"""UTKFace has no official split; these make the one of Hashemizadeh et al. (ICLR 2024)."""
 
 _log = logging.getLogger(__name__)
 _UTK_NAME = re.compile(r"(\d{1,3})_([01])_([0-4])_.*\.jpe?g", re.IGNORECASE)
@@ -56,13 +59,16 @@ _UTK_NAME = re.compile(r"(\d{1,3})_([01])_([0-4])_.*\.jpe?g", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class UTKFace:
-    """UTKFace: uint8 N x 3 x H x W, attributes "gender", "race" and "age" (in bins).
+    """UTKFace: uint8 N x 3 x H x W, attributes "gender", "race", "age" (in bins), maybe "split".
 
     Attributes:
         root: folder of `age_gender_race_date.jpg` files (also with a sub-folder UTKFace), or a
             Parquet table with columns image, age, gender and race.
         target: which of the three is the label.
         age_edges: ascending ages; bin i holds ages in [edge i-1, edge i).
+        splits: "none", or "published": a "split" of train and test, the fifth that Hashemizadeh et
+            al. (ICLR 2024) hold out. Theirs on the full set of files; of a table or a part of the
+            files it is a fixed fifth as well, of other faces.
         resize: side of the square every face is stretched to; needed if sizes differ.
         cache: folder that keeps the decoded pictures, or None.
     """
@@ -81,11 +87,13 @@ class UTKFace:
     root: Path | str | None = None
     target: Literal["race", "gender", "age"] = "race"
     age_edges: tuple[float, ...] = (10, 15, 20, 25, 30, 40, 50, 60)
+    splits: Literal["none", "published"] = "none"
     resize: int | None = None
     cache: Path | str | None = None
 
     def __post_init__(self) -> None:
         check_choice("target", self.target, TARGETS)
+        check_choice("splits", self.splits, ("none", "published"))
         check_size("resize", self.resize)
         if not self.age_edges or list(self.age_edges) != sorted(set(self.age_edges)):
             raise ValueError(f"age_edges must be ascending ages, got {self.age_edges!r}")
@@ -144,7 +152,18 @@ class UTKFace:
             "race": code_labels(frame["race"], "race", UTK_RACES),
             "age": code(frame["age"], "age", self.age_edges),
         }
+        if self.splits == "published":
+            coded["split"] = _published_split(len(frame))
         return assemble(decode(items, names, resize=self.resize), coded[self.target], coded)
+
+
+def _published_split(rows: int) -> Coded:
+    """A fifth, rounded down, of a permutation that never changes is test; rows sorted by name."""
+    # NumPy's old generator on purpose: its stream is frozen, and the authors drew from it.
+    order = np.random.RandomState(UTK_SEED).permutation(rows)
+    codes = np.zeros(rows, dtype=np.int64)
+    codes[order[: int(UTK_TEST_SHARE * rows)]] = 1
+    return Coded(codes, UTK_SPLITS)
 
 
 def _utk_files(root: Path) -> tuple[list[Path], list[re.Match[str]], list[str]]:
