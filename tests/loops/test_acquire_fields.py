@@ -8,35 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from evenloop.data import Attribute, GroupedData, Schema
+from acquire_kit import SCHEMA, world
+from evenloop.data import GroupedData
 from evenloop.groups import GroupIndex
-from evenloop.loop import World
 from evenloop.loops._acquire import probe_accuracy
 from evenloop.loops._acquire_watch import enrichment_notes
 from evenloop.loops.acquire import Acquire
 from evenloop.models import build
-from evenloop.recipe import Recipe
 from evenloop.rng import Rng
-
-SCHEMA = Schema(("no", "yes"), (Attribute("colour", ("blue", "red", "green")),))
-
-
-def rows(n: int, seed: int, red: float = 0.1) -> GroupedData:
-    """Two numbers tell the label, a third the colour; red is rare, green does not occur."""
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(n, 3, generator=generator)
-    colour = (torch.rand(n, generator=generator) < red).long()
-    x[:, 2] += 3 * colour
-    y = ((x[:, 0] + x[:, 1] * (1 - 2 * colour)) > 0).long()
-    return GroupedData.of(x, y, {"colour": colour}, SCHEMA)
-
-
-def world(n: int = 300, by: tuple[str, ...] = ("colour",)) -> World:
-    def net(rng: Rng) -> torch.nn.Module:
-        return build("dropout-mlp", features=3, classes=2, hidden=(16,), seed=rng.seed)
-
-    recipe = Recipe(optimizer="adam", lr=1e-2, batch=16, epochs=4)
-    return World(rows(n, 0), by, net, recipe, keep_order=True)
 
 
 @pytest.mark.parametrize(

@@ -80,8 +80,8 @@ def enrichment_notes(
     """Share bought so far over share in the first pool, by cell, and an alarm if rare ones starve.
 
     The limits of the rare cells' enrichment are Wilson's for independent choices at 95 %, one round
-    at a time. Only an upper limit below 0.8 is an alarm; limits on both sides of 0.8 are noted as
-    inconclusive.
+    at a time. An estimate below 0.8 is an alarm. It says that the cells starve where the upper
+    limit is below 0.8 too, and otherwise that the labels are too few to tell it from chance.
 
     Args:
         heuristic: who chose.
@@ -102,16 +102,17 @@ def enrichment_notes(
     share = int(pool[rare].sum()) / total if total else 0.0
     if share * n == 0:
         return values, ()
-    _, low, high = (float(limit) / share for limit in wilson(got, n))
+    ratio, low, high = (float(v) / share for v in wilson(got, n))
     says = "starved" if high < STARVED else "not starved" if low >= STARVED else "inconclusive"
-    values |= {"rare.enrichment": got / n / share, "rare.low": low, "rare.high": high}
-    values["rare.says"] = says
-    if says != "starved":
+    values |= {"rare.enrichment": ratio, "rare.low": low, "rare.high": high, "rare.says": says}
+    if ratio >= STARVED:
         return values, ()
+    sure = says == "starved"
     cells = ", ".join(name for name, r in zip(labelled.names, rare.tolist(), strict=True) if r)
     return values, (
-        f"{heuristic} starves the rare cells ({cells}): {got} bought where a random choice would "
-        f"have bought {share * n:.0f}, enrichment {got / n / share:.2f} [{low:.2f}, {high:.2f}]",
+        f"{heuristic} {'starves' if sure else 'may starve'} the rare cells ({cells}): {got} bought "
+        f"where a random choice would have bought {share * n:.0f}, enrichment {ratio:.2f} "
+        f"[{low:.2f}, {high:.2f}]{'' if sure else f', not told from chance by {n} labels'}",
     )
 
 
