@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from evenloop.texts import (
+    batch_losses,
     ngram_hits,
     ngram_overlap,
     perplexity,
@@ -83,3 +84,16 @@ def test_words_quotes_and_repetition() -> None:
     assert repetition("a b c") == 0
     assert repetition("A a a a") == 0.75
     assert math.isnan(repetition(" ... "))
+
+
+def test_losses_of_batches_have_the_published_perplexity() -> None:
+    nats, tokens = torch.tensor([3.0, 1.0, 2.0, 5.0, 4.0]), torch.tensor([3, 1, 1, 10, 2])
+    found = batch_losses(nats, tokens, rows=2)
+    assert found.tolist() == pytest.approx([1, 1, 7 / 11, 7 / 11, 2])
+    want = published_perplexity([1, 7 / 11, 2], [2, 2, 1])
+    assert float(found.mean().exp()) == pytest.approx(want)
+    assert perplexity(nats, tokens) == pytest.approx(math.exp(15 / 17))
+
+
+def test_no_texts_have_no_losses() -> None:
+    assert batch_losses(torch.zeros(0), torch.zeros(0)).shape == (0,)

@@ -15,7 +15,7 @@ from evenloop.fit import predict
 from evenloop.groups import GroupIndex
 from evenloop.heuristics.posterior import MCDropout, score_pool
 from evenloop.heuristics.uncertainty import mean_probs
-from evenloop.readings import ComparesGiven, Reading, Statistic, padded
+from evenloop.readings import ComparesGiven, Reading, ReadsCost, Statistic, padded
 from evenloop.rng import Rng
 from evenloop.seams import Completes, Writes
 
@@ -130,6 +130,8 @@ class Audit:
         spent, units = model.cost(data.x, data.truth)
         ratios = dict(reading.compare(data.x, said, data.truth, trained))
         ratios["loss"] = (spent / units.clamp(min=1), units)
+        if isinstance(reading, ReadsCost):
+            ratios |= reading.compare_cost(spent, units)
         if isinstance(model, Completes) and isinstance(reading, ComparesGiven):
             ratios |= reading.compare_given(data.x, model.complete(data.x, data.truth), data.truth)
         for name, ratio in ratios.items():

@@ -7,10 +7,11 @@ that were made before it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import nan
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from evenloop import measures
@@ -23,6 +24,8 @@ __all__ = ["COLUMNS", "frame", "of_record"]
 
 COLUMNS = ("seed", "round", "stage", "split", "group", "metric", "value", "low", "high", "n")
 Entry = Mapping[str, Any]
+ALL = ("all",)
+BATCH_LOSS = "batch loss"  # as `evenloop.texts` calls it, whose perplexity weighs rows
 OWN_MOMENTS = ("loss", "confidence", "hit", "lost")
 
 
@@ -164,6 +167,7 @@ def _audit(at: _At, row: Row, track: int | None, groups: bool) -> Iterator[Entry
         loss = measures.mean(row.moments["audit.loss"], name="log loss")
         yield from at.estimate("audit", loss)
     yield from _written(at, row)
+    yield from _perplexities(at, row)
     if "audit.confidence" in row.moments:
         error = measures.expected_calibration_error(
             row.moments["audit.confidence"], row.moments["audit.hit"]
@@ -193,15 +197,28 @@ def _written(at: _At, row: Row) -> Iterator[Entry]:
             yield from _with_all(at, "audit", moments, f"{whose} {name}")
         elif split == "audit" and name not in OWN_MOMENTS:
             name = name.removesuffix(".all")
+            if name == BATCH_LOSS:
+                continue
             of = name.removesuffix(".bias")
             shown = "log loss" if name == "loss" else f"bias of {of}" if of != name else name
             yield from at.estimate("audit", measures.mean(moments, name=shown))
 
 
+def _perplexities(at: _At, row: Row) -> Iterator[Entry]:
+    """Of people's texts: by tokens, and as published, where batches weigh by their rows."""
+    for key, moments in row.moments.items() if f"audit.{BATCH_LOSS}" in row.moments else ():
+        name = key.removeprefix("audit.").removesuffix(".all")
+        if name == "loss" or (name == BATCH_LOSS and moments.groups == ALL):
+            shown = "perplexity" if name == "loss" else "published perplexity"
+            loss = measures.mean(moments, name=shown)
+            limits = {part: np.exp(getattr(loss, part)) for part in ("value", "low", "high")}
+            yield from at.estimate("audit", replace(loss, **limits))
+
+
 def _with_all(at: _At, split: str, moments: Moments, name: str) -> Iterator[Entry]:
     yield from at.estimate(split, measures.mean(moments, name=name))
-    if moments.groups != ("all",):
-        together = Moments(moments.table.sum(0, keepdims=True), ("all",))
+    if moments.groups != ALL:
+        together = Moments(moments.table.sum(0, keepdims=True), ALL)
         yield from at.estimate(split, measures.mean(together, name=name))
 
 

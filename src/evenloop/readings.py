@@ -17,7 +17,15 @@ from torch.nn.functional import pad
 from evenloop.data import NOTHING, GroupedData, Structure
 from evenloop.seams import Objective, Sampler
 
-__all__ = ["ComparesGiven", "HasStructure", "Reading", "Statistic", "Structured", "padded"]
+__all__ = [
+    "ComparesGiven",
+    "HasStructure",
+    "Reading",
+    "ReadsCost",
+    "Statistic",
+    "Structured",
+    "padded",
+]
 
 Statistic = Callable[[Tensor, Tensor], Tensor]
 
@@ -64,6 +72,15 @@ class ComparesGiven(Protocol):
         self, x: Tensor, given: Tensor, truth: Tensor
     ) -> Mapping[str, tuple[Tensor, Tensor]]:
         """By name: (N,) scores of labels `given` against `truth`, and (N,) weights."""
+        ...
+
+
+@runtime_checkable
+class ReadsCost(Protocol):
+    """A reading that reads further numbers off what people's labels cost a model."""
+
+    def compare_cost(self, nats: Tensor, units: Tensor) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """By name: (N,) numbers and (N,) weights, of costs (N,) over `units` (N,) each."""
         ...
 
 

@@ -15,8 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 __all__ = [
+    "BATCH_LOSS",
     "QUOTE",
     "THRESHOLD",
+    "batch_losses",
     "ngram_hits",
     "ngram_overlap",
     "perplexity",
@@ -30,6 +32,9 @@ __all__ = [
 QUOTE = "\u201d"
 """The closing curly double quote."""
 THRESHOLD = 0.5
+BATCH_LOSS = "batch loss"
+"""What the audit of a text model calls the means that `published_perplexity` weighs by rows."""
+PUBLISHED_ROWS = 80  # of a batch of their evaluation of GPT-2 small
 _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
 
 
@@ -138,6 +143,23 @@ def perplexity(nats: ArrayLike, tokens: ArrayLike) -> float:
     """
     count = np.sum(np.asarray(tokens, np.float64))
     return float(np.exp(np.sum(np.asarray(nats, np.float64)) / count)) if count else float("nan")
+
+
+def batch_losses(nats: Tensor, tokens: Tensor, rows: int = PUBLISHED_ROWS) -> Tensor:
+    """(N,) float64 nats a token of the batch that each row is in; the mean over rows is published.
+
+    Args:
+        nats: (N,) of each text, in the order in which they are read.
+        tokens: (N,) of each text.
+        rows: of a batch, 80 in the published evaluation of GPT-2 small.
+
+    >>> batch_losses(torch.tensor([3.0, 1.0, 2.0]), torch.tensor([3, 1, 1]), rows=2).tolist()
+    [1.0, 1.0, 2.0]
+    """
+    batch = torch.arange(len(nats), device=nats.device) // rows
+    both = torch.zeros(2, int(len(nats) + rows - 1) // rows, dtype=torch.float64)
+    both = both.to(nats.device).index_add_(1, batch, torch.stack([nats.double(), tokens.double()]))
+    return (both[0] / both[1])[batch]
 
 
 def published_perplexity(mean_nats: ArrayLike, rows: ArrayLike) -> float:

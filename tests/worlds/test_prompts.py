@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -15,9 +16,11 @@ from evenloop.audit import Audit
 from evenloop.data import GroupedData
 from evenloop.loop import World, run
 from evenloop.loops.relabel import Relabel
+from evenloop.metrics import frame
 from evenloop.models import build as build_model
 from evenloop.recipe import Recipe
 from evenloop.rng import Rng
+from evenloop.texts import BATCH_LOSS
 from evenloop.worlds import build
 from evenloop.worlds.text_reading import TextReading
 from text_kit import listed
@@ -313,3 +316,18 @@ def test_a_round_of_feedback_runs_and_repeats(tmp_path: Path, rule: str) -> None
         for name in a:
             assert a[name].table == pytest.approx(b[name].table, nan_ok=True)
     assert records[0].rows[2].sizes["relabelled"] == 20
+
+
+def test_a_run_has_both_perplexities(tmp_path: Path) -> None:
+    world, held_out = trained_world(tmp_path)
+    source = build("prompts", path=tmp_path / "texts.csv", new_tokens=4, score="words:w0")
+    loop = Relabel(n0=20, human=5, machine=10, max_new_tokens=4)
+    record = run(loop, world, Audit(held_out, reading=reading(source)), rounds=1, seed=1)
+    table = frame({1: record}, track=None, groups=False).set_index("metric")
+    loss = table.loc["log loss"]
+    for part in ("value", "low", "high"):
+        assert table.loc["perplexity", part] == pytest.approx(np.exp(loss[part]))
+    # 30 rows are one batch of the published evaluation, whose mean is by tokens
+    published = table.loc["published perplexity", "value"]
+    assert published == pytest.approx(table.loc["perplexity", "value"])
+    assert BATCH_LOSS not in table.index

@@ -12,7 +12,7 @@ from torch import Tensor
 from evenloop.data import GroupedData
 from evenloop.readings import Statistic
 from evenloop.scorers import Cached
-from evenloop.texts import THRESHOLD, ngram_hits, quotes, repetition
+from evenloop.texts import BATCH_LOSS, THRESHOLD, batch_losses, ngram_hits, quotes, repetition
 from evenloop.worlds.tokens import Tokenizer
 
 __all__ = ["HIDDEN", "TextReading"]
@@ -77,6 +77,10 @@ class TextReading:
             share = hits.double() / grams.where(grams > 0, 1)
             out[f"memorised {n}-grams"] = (share.where(grams > 0, torch.nan), grams.double())
         return out
+
+    def compare_cost(self, nats: Tensor, units: Tensor) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """The mean cost of a token in each row's batch, as the published perplexity takes it."""
+        return {BATCH_LOSS: (batch_losses(nats, units), torch.ones_like(nats))}
 
     def show(self, x: Tensor, y: Tensor) -> list[str]:
         """One line a row: the prompt, a bar, the continuation."""
