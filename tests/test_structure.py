@@ -26,7 +26,7 @@ from evenloop.objectives.group_dro import GroupDRO
 from evenloop.readings import padded
 from evenloop.recipe import Recipe
 from evenloop.record import Record
-from evenloop.report.sections import samples, texts, writing
+from evenloop.report.sections import feedback, groups, samples, texts, writing
 from evenloop.report.study import Study
 from evenloop.rng import Rng
 from evenloop.samplers.uniform import Uniform
@@ -382,6 +382,7 @@ class TestReport:
             net={"name": "pairs"},
             recipe={},
             track="odd",
+            by=["side"],
             test_size=80,
             rounds=2,
         )
@@ -394,6 +395,26 @@ class TestReport:
         assert len(section.figures) == 2 + 2  # two statistics, the score and the log loss
         assert section.summary[0].startswith("Bias of first code (written minus people's): ")
         assert section.tables[0].rows[0][:2] == ("first code", "0")
+
+    def test_what_never_occurs_has_no_panel_and_is_named(self, tmp_path: Path) -> None:
+        study = self.study(tmp_path)
+        names = {"predicted first code", "true first code", "first code"}
+        never = study.table["metric"].isin(names)
+        flat = study.table.assign(value=study.table["value"].where(~never, 0.0))
+        section = writing.build(replace(study, table=flat))
+        assert section is not None
+        assert len(section.figures) == 1 + 2
+        assert section.text[-1].endswith("given and trained on: first code.")
+        assert section.summary[0].startswith("Bias of second if odd")
+        assert "Not drawn" not in " ".join(writing.build(study).text)  # type: ignore[union-attr]
+
+    def test_accuracy_is_called_agreement(self, tmp_path: Path) -> None:
+        study = self.study(tmp_path)
+        drawn = feedback.build(study), groups.build(study)
+        words = " ".join(f for s in drawn if s is not None for f in (*s.figures, *s.text))
+        assert "Agreement with people: both even or odd" in words
+        assert "Agreement with people's class by side" in words.replace("&#x27;", "'")
+        assert "Accuracy" not in words
 
     def test_rows_are_shown_in_words_and_hidden_ones_folded(self, tmp_path: Path) -> None:
         study = self.study(tmp_path)

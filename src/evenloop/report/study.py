@@ -50,6 +50,11 @@ class Study:
         """Rounds of the longest record."""
         return max(len(record.rows) for record in self.records.values())
 
+    @property
+    def structured(self) -> bool:
+        """Whether labels are texts or frames, whose accuracy is how often they count alike."""
+        return any(key.endswith(".bias") for key in self.first.moments)
+
     @cached_property
     def _by_metric(self) -> Mapping[tuple[str, str, str], pd.DataFrame]:
         grouped = self.table.groupby(["split", "metric", "group"], sort=False)

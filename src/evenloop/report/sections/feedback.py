@@ -45,8 +45,7 @@ def build(study: Study) -> Section | None:
         _premise(study),
         *_cautions(study),
         f"Who can be harmed: items of class {name} and of the classes it displaces, when later "
-        "models, decisions or counts rest on these labels. A share does not say which items were "
-        "mistaken; see the accuracy of every group below.",
+        f"models, decisions or counts rest on these labels. {_beyond_a_share(study)}",
     ]
     tables = [_table_over_seeds(study)] if len(study.records) > 1 else []
     return Section(
@@ -57,6 +56,15 @@ def build(study: Study) -> Section | None:
         tables=[*tables, _table(study, first, running)],
         summary=[bias, verdict],
     )
+
+
+def _beyond_a_share(study: Study) -> str:
+    if study.structured:
+        return (
+            "A share does not say which rows differ from what people gave, nor what else changed "
+            "in them; see what the model writes, below."
+        )
+    return "A share does not say which items were mistaken; see the accuracy of every group below."
 
 
 def _verdicts(study: Study, klass: int, kind: str) -> Verdicts:
@@ -228,10 +236,17 @@ def _figures(study: Study, name: str) -> list[str]:
             [study.line("labelled by a model", "share relabelled", "train")],
             ylabel="share of rows",
         ),
-        line_figure(
-            "Accuracy on audit", [study.line("accuracy", "accuracy")], ylabel="share right"
-        ),
+        _right(study),
     ]
+
+
+def _right(study: Study) -> str:
+    line = study.line("accuracy", "accuracy")
+    if study.structured:
+        classes = " or ".join(study.first.counts["audit"].classes)
+        title = f"Agreement with people: both {classes}"
+        return line_figure(title, [replace(line, label="agreement")], ylabel="share of audit rows")
+    return line_figure("Accuracy on audit", [line], ylabel="share right")
 
 
 def _table_over_seeds(study: Study) -> Table:

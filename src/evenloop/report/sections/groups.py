@@ -28,7 +28,10 @@ def build(study: Study) -> Section | None:
     shown = _worst_first(lines)[:NAMED]
     by = " x ".join(study.config.by)
     more = len(counts.groups) - len(shown)
-    figures = [line_figure(f"Accuracy by {by}", [lines[g] for g in shown], ylabel="share right")]
+    noun = _noun(study)
+    right = "share of audit rows" if study.structured else "share right"
+    title = f"{noun} by {by}"
+    figures = [line_figure(title, [lines[g] for g in shown], ylabel=right)]
     gaps = [study.line(gap, gap) for gap in GAPS if study.has(gap)]
     if gaps:
         figures.append(line_figure("Distance between groups", gaps, ylabel="difference of rates"))
@@ -42,14 +45,14 @@ def build(study: Study) -> Section | None:
     text = [
         f"Groups are the values of {by}. "
         + (
-            f"The {len(shown)} with the lowest last accuracy are drawn; {more} more are in the "
-            "table. "
+            f"The {len(shown)} where it is lowest at the last round are drawn; {more} more are in "
+            "the table. "
             if more
             else ""
         )
         + "A distance is the widest between any two groups; it says nothing of who is low, which "
-        "the accuracies do. Group labels are measurements and may be wrong themselves.",
-        _extremes(lines),
+        "the curves do. Group labels are measurements and may be wrong themselves.",
+        _extremes(lines, noun),
     ]
     return Section(
         "Every group",
@@ -57,7 +60,7 @@ def build(study: Study) -> Section | None:
         figures=figures,
         note=f"Bands: {study.limits()}.",
         tables=[_table(study)],
-        summary=[_extremes(lines)],
+        summary=[_extremes(lines, noun)],
     )
 
 
@@ -70,13 +73,18 @@ def _worst_first(lines: dict[str, Line]) -> list[str]:
     return sorted(lines, key=lambda g: (np.isnan(_last(lines[g])), _last(lines[g])))
 
 
-def _extremes(lines: dict[str, Line]) -> str:
+def _noun(study: Study) -> str:
+    """What a share of rows is called whose label counts as the class that people gave."""
+    return "Agreement with people's class" if study.structured else "Accuracy"
+
+
+def _extremes(lines: dict[str, Line], noun: str) -> str:
     order = [g for g in _worst_first(lines) if not np.isnan(_last(lines[g]))]
     if len(order) < 2:
         return "Fewer than two groups can be estimated."
     low, high = lines[order[0]], lines[order[-1]]
     return (
-        f"Accuracy at the last round is lowest for {order[0]}, {_with_limits(low)}, "
+        f"{noun} at the last round is lowest for {order[0]}, {_with_limits(low)}, "
         f"and highest for {order[-1]}, {_with_limits(high)}."
     )
 
@@ -97,5 +105,6 @@ def _table(study: Study) -> Table:
         value = f"{row['value']:.3f}" if known else "not estimable"
         limits = f"[{row['low']:.3f}, {row['high']:.3f}]" if known else ""
         rows.append((str(row["seed"]), str(row["group"]), value, limits, str(row["n"])))
-    head = ("seed", "group", "accuracy", "95 % limits", "audit items")
-    return Table("Accuracy of every group at the last round", head, rows, folded=True)
+    noun = _noun(study)
+    head = ("seed", "group", noun.lower(), "95 % limits", "audit items")
+    return Table(f"{noun} of every group at the last round", head, rows, folded=True)

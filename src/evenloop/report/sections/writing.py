@@ -24,21 +24,26 @@ def build(study: Study) -> Section | None:
     names = _statistics(study)
     if not names:
         return None
-    scores = _scores(study)
-    figures = [_statistic(study, name) for name in names]
-    figures += [line_figure(name, [study.line(name, name)], ylabel="mean") for name in scores]
+    drawn = [name for name in names if _occurs(study, name)]
+    figures = [_statistic(study, name) for name in drawn]
+    figures += [_score(study, name) for name in _scores(study)]
     text = [
         "Every number is a mean over the audit rows it applies to: of what the model wrote for "
         "them, of what people gave, and of the labels the model was trained on. A statistic counts "
         "what it counts; it does not say what a text or a frame means to a reader.",
     ]
+    if absent := [name for name in names if name not in drawn]:
+        text.append(
+            f"Not drawn, for they are 0 throughout, in what was written, given and trained on: "
+            f"{', '.join(absent)}."
+        )
     return Section(
         "What the model writes",
         text=text,
         figures=figures,
         note=f"Bands: {study.limits()}, one round at a time.",
         tables=[_table(study, names)],
-        summary=[_words(study, name) for name in names[:MOST_SAID]],
+        summary=[_words(study, name) for name in drawn[:MOST_SAID]],
     )
 
 
@@ -59,8 +64,25 @@ def _scores(study: Study) -> list[str]:
         for key in study.first.moments
         if key.startswith("audit.") and not key.endswith(sides)
     )
-    shown = ("log loss" if name == "loss" else name for name in names)
+    # Perplexity is the exponential of the log loss: one of the two is enough.
+    cost = "perplexity" if study.has("perplexity") else "log loss"
+    shown = (cost if name == "loss" else name for name in names)
     return [name for name in shown if study.has(name)]
+
+
+def _score(study: Study, name: str) -> str:
+    if name != "perplexity":
+        return line_figure(name, [study.line(name, name)], ylabel="mean")
+    lines = [study.line("all tokens alike", name)]
+    if study.has("published perplexity"):
+        lines.append(study.line("batches by rows, as published", "published perplexity"))
+    return line_figure("Perplexity of people's texts", lines, ylabel="perplexity")
+
+
+def _occurs(study: Study, name: str) -> bool:
+    """Whether a statistic is anything but 0 at some round: an empty panel tells nothing."""
+    sides = ((f"predicted {name}", "audit"), (f"true {name}", "audit"), (name, "train"))
+    return any(np.any(np.nan_to_num(study.line("", m, split).value) != 0) for m, split in sides)
 
 
 def _statistic(study: Study, name: str) -> str:
