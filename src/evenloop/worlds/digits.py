@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -124,7 +125,36 @@ class MNIST5k:
 
 
 @dataclass(frozen=True, slots=True)
-class MNIST:
+class _IdxFiles(ABC):
+    """A set in four IDX files: uint8 N x 1 x 28 x 28, attribute "split".
+
+    Attributes:
+        root: folder of the files, plain or .gz; None for the one `evenloop data get` fills.
+        split: "train", "test", or "all" (train, then test).
+    """
+
+    name: ClassVar[str]
+    about: ClassVar[Card]
+    classes: ClassVar[tuple[str, ...]]
+
+    root: Path | str | None = None
+    split: Literal["all", "train", "test"] = "all"
+
+    def __post_init__(self) -> None:
+        check_choice("split", self.split, SPLITS)
+
+    @property
+    @abstractmethod
+    def normalisation(self) -> Normalisation | None:
+        """The moments everyone uses for the set."""
+
+    def load(self) -> GroupedData:
+        """Rows in file order. Raises what `read_idx` and `base.find_file` raise."""
+        return _load_idx(self, self.root, self.split, self.classes)
+
+
+@dataclass(frozen=True, slots=True)
+class MNIST(_IdxFiles):
     """MNIST from its four IDX files: uint8 N x 1 x 28 x 28, attribute "split".
 
     Attributes:
@@ -140,25 +170,16 @@ class MNIST:
         _NO_GROUPS,
         "the MNIST home page of LeCun, Cortes and Burges; files train-images-idx3-ubyte.gz, ...",
     )
-
-    root: Path | str | None = None
-    split: Literal["all", "train", "test"] = "all"
-
-    def __post_init__(self) -> None:
-        check_choice("split", self.split, SPLITS)
+    classes: ClassVar[tuple[str, ...]] = DIGITS
 
     @property
     def normalisation(self) -> Normalisation | None:
         """The moments everyone uses for MNIST."""
         return _MNIST_MOMENTS
 
-    def load(self) -> GroupedData:
-        """Rows in file order. Raises what `read_idx` and `base.find_file` raise."""
-        return _load_idx(self, self.root, self.split, DIGITS)
-
 
 @dataclass(frozen=True, slots=True)
-class FashionMNIST:
+class FashionMNIST(_IdxFiles):
     """Fashion-MNIST from its four IDX files: uint8 N x 1 x 28 x 28, attribute "split".
 
     Attributes:
@@ -174,21 +195,12 @@ class FashionMNIST:
         _NO_GROUPS,
         "the repository fashion-mnist of Zalando Research; files train-images-idx3-ubyte.gz, ...",
     )
-
-    root: Path | str | None = None
-    split: Literal["all", "train", "test"] = "all"
-
-    def __post_init__(self) -> None:
-        check_choice("split", self.split, SPLITS)
+    classes: ClassVar[tuple[str, ...]] = CLOTHES
 
     @property
     def normalisation(self) -> Normalisation | None:
         """The moments everyone uses for Fashion-MNIST."""
         return (0.2860,), (0.3530,)
-
-    def load(self) -> GroupedData:
-        """Rows in file order. Raises what `read_idx` and `base.find_file` raise."""
-        return _load_idx(self, self.root, self.split, CLOTHES)
 
 
 def _load_idx(

@@ -8,6 +8,8 @@ et al., arXiv 2106.05498.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -16,6 +18,7 @@ from evenloop.data import GroupedData
 from evenloop.worlds.base import Card, Normalisation, check_choice, find_file, find_root
 from evenloop.worlds.columns import SCALES, encode, need_columns, read_table
 from evenloop.worlds.frames import POLICIES, feature_columns, table_from_frame, usable
+from evenloop.worlds.listing import listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,9 +47,11 @@ class Table:
     """Any table: float32 N x F features, a label, group columns.
 
     Attributes:
-        path: the table; .csv, .csv.gz, .tsv or .parquet.
+        path: the table; .csv, .tsv, .jsonl (also .gz) or .parquet.
         target: the label column.
         groups: group columns; "age:25,45" puts a number in bins. They may be features, too.
+        split, source, weight: columns that say what `listing.listed` reads, and are no features;
+            "" where there is none.
         classes: class names in the order of their codes; by default those found, sorted.
         features: feature columns; by default every column but the target.
         leave_out: columns that are no features.
@@ -57,7 +62,7 @@ class Table:
     name: ClassVar[str] = "table"
     about: ClassVar[Card] = Card(
         "Table",
-        "any CSV or Parquet table with a label, feature and group columns",
+        "any CSV, JSON lines or Parquet table with a label, feature and group columns",
         "yours to state",
         "the columns you name; say how they were obtained",
         "your own disk",
@@ -71,6 +76,9 @@ class Table:
     leave_out: tuple[str, ...] = ()
     scale: Literal["standard", "minmax", "none"] = "standard"
     missing: Literal["error", "drop"] = "error"
+    split: str = ""
+    source: str = ""
+    weight: str = ""
 
     def __post_init__(self) -> None:
         check_choice("scale", self.scale, SCALES)
@@ -82,34 +90,96 @@ class Table:
         return None
 
     def load(self) -> GroupedData:
-        """Rows in the table's order. Raises what `frames.table_from_frame` raises."""
-        return table_from_frame(
-            read_table(self.path),
+        """Rows in the table's order. Raises what `table_from_frame` and `listing.listed` raise."""
+        frame, _ = self._read()
+        data = table_from_frame(
+            frame,
             target=self.target,
             groups=self.groups,
             classes=self.classes,
             features=self.features,
-            leave_out=self.leave_out,
+            leave_out=self._aside,
             scale=self.scale,
-            missing=self.missing,
             where=str(self.path),
+        )
+        named = {"split": self.split, "source": self.source, "weight": self.weight}
+        return listed(data, frame, str(self.path), **named)
+
+    def encoding(self) -> tuple[str, ...]:
+        """How each of the F columns of `x` is made, in words."""
+        frame, columns = self._read()
+        return encode(frame, columns, self.scale).names
+
+    def left_out(self) -> int:
+        """How many rows `missing` drops."""
+        return len(read_table(self.path)) - len(self._read()[0])
+
+    @property
+    def _aside(self) -> tuple[str, ...]:
+        """Columns that are no features."""
+        said = (self.split, self.source, self.weight)
+        return (*self.leave_out, *(name for name in said if name))
+
+    def _read(self) -> tuple[pd.DataFrame, list[str]]:
+        """The rows to use and the feature columns."""
+        frame, where = read_table(self.path), str(self.path)
+        columns = feature_columns(frame, self.target, self.features, self._aside, where)
+        return usable(frame, self.target, columns, self.missing), columns
+
+
+@dataclass(frozen=True, slots=True)
+class _Published(ABC):
+    """A published table, of which label and classes are known.
+
+    Attributes:
+        root: folder of its files; None for what `evenloop data get` fetched.
+        groups: columns; "age:25,45" puts a number in bins.
+        scale: "standard", "minmax" or "none".
+    """
+
+    name: ClassVar[str]
+    about: ClassVar[Card]
+    target: ClassVar[str]
+    classes: ClassVar[tuple[str, ...]]
+
+    root: Path | str | None = None
+    groups: tuple[str, ...] = ()
+    scale: Literal["standard", "minmax", "none"] = "standard"
+
+    def __post_init__(self) -> None:
+        check_choice("scale", self.scale, SCALES)
+
+    @property
+    def normalisation(self) -> Normalisation | None:
+        """None: features are used as they are."""
+        return None
+
+    def load(self) -> GroupedData:
+        """Rows in file order; "?" is the value "unknown". An attribute "split" comes last."""
+        frame, columns = self._frame()
+        split = {"split": SPLITS[1:]} if "split" in frame else {}
+        return table_from_frame(
+            frame,
+            target=self.target,
+            groups=(*self.groups, *split),
+            vocabulary=split,
+            classes=self.classes,
+            features=columns,
+            scale=self.scale,
+            where=self.name,
         )
 
     def encoding(self) -> tuple[str, ...]:
         """How each of the F columns of `x` is made, in words."""
-        frame = read_table(self.path)
-        columns = feature_columns(frame, self.target, self.features, self.leave_out, str(self.path))
-        return encode(usable(frame, self.target, columns, self.missing), columns, self.scale).names
+        return encode(*self._frame(), self.scale).names
 
-    def left_out(self) -> int:
-        """How many rows `missing` drops."""
-        frame = read_table(self.path)
-        columns = feature_columns(frame, self.target, self.features, self.leave_out, str(self.path))
-        return len(frame) - len(usable(frame, self.target, columns, self.missing))
+    @abstractmethod
+    def _frame(self) -> tuple[pd.DataFrame, Sequence[str]]:
+        """The table and its feature columns."""
 
 
 @dataclass(frozen=True, slots=True)
-class Adult:
+class Adult(_Published):
     """Adult (census income): float32 features, label income above 50,000 dollars, in 1994.
 
     Attributes:
@@ -128,39 +198,16 @@ class Adult:
         "sex (two values) and race (five) as answered in, or imputed by, the census",
         "the UCI Machine Learning Repository, data set 2; files adult.data and adult.test",
     )
+    target: ClassVar[str] = "income"
+    classes: ClassVar[tuple[str, ...]] = ("<=50K", ">50K")
 
-    root: Path | str | None = None
     split: Literal["all", "train", "test"] = "all"
     groups: tuple[str, ...] = ("sex", "race")
     leave_out: tuple[str, ...] = ("fnlwgt",)
-    scale: Literal["standard", "minmax", "none"] = "standard"
 
     def __post_init__(self) -> None:
+        _Published.__post_init__(self)
         check_choice("split", self.split, SPLITS)
-        check_choice("scale", self.scale, SCALES)
-
-    @property
-    def normalisation(self) -> Normalisation | None:
-        """None: features are used as they are."""
-        return None
-
-    def load(self) -> GroupedData:
-        """Rows in file order; "?" is the value "unknown". The attribute "split" comes last."""
-        frame, columns = self._frame()
-        return table_from_frame(
-            frame,
-            target="income",
-            groups=(*self.groups, "split"),
-            vocabulary={"split": SPLITS[1:]},
-            classes=("<=50K", ">50K"),
-            features=columns,
-            scale=self.scale,
-            where="adult",
-        )
-
-    def encoding(self) -> tuple[str, ...]:
-        """How each of the F columns of `x` is made, in words."""
-        return encode(*self._frame(), self.scale).names
 
     def _frame(self) -> tuple[pd.DataFrame, list[str]]:
         import pandas as pd
@@ -178,7 +225,7 @@ class Adult:
 
 
 @dataclass(frozen=True, slots=True)
-class Compas:
+class Compas(_Published):
     """COMPAS: float32 features, label "arrested again within two years".
 
     Attributes:
@@ -199,38 +246,14 @@ class Compas:
         "race and sex as recorded by the sheriff's office",
         "ProPublica's repository compas-analysis; file compas-scores-two-years.csv",
     )
+    target: ClassVar[str] = "two_year_recid"
+    classes: ClassVar[tuple[str, ...]] = ("no", "yes")
 
-    root: Path | str | None = None
     filtered: bool = True
     groups: tuple[str, ...] = ("race", "sex")
     features: tuple[str, ...] = _COMPAS_FEATURES
-    scale: Literal["standard", "minmax", "none"] = "standard"
 
-    def __post_init__(self) -> None:
-        check_choice("scale", self.scale, SCALES)
-
-    @property
-    def normalisation(self) -> Normalisation | None:
-        """None: features are used as they are."""
-        return None
-
-    def load(self) -> GroupedData:
-        """Rows in file order."""
-        return table_from_frame(
-            self._frame(),
-            target="two_year_recid",
-            groups=self.groups,
-            classes=("no", "yes"),
-            features=self.features,
-            scale=self.scale,
-            where="compas",
-        )
-
-    def encoding(self) -> tuple[str, ...]:
-        """How each of the F columns of `x` is made, in words."""
-        return encode(self._frame(), self.features, self.scale).names
-
-    def _frame(self) -> pd.DataFrame:
+    def _frame(self) -> tuple[pd.DataFrame, tuple[str, ...]]:
         folder = find_root(self, self.root, "a folder with compas-scores-two-years.csv")
         path = find_file(self, folder, "compas-scores-two-years.csv")
         frame = read_table(path)
@@ -239,14 +262,15 @@ class Compas:
         white = (frame["race"] == "Caucasian").map({True: "white", False: "not white"})
         frame = frame.assign(white=white)
         if not self.filtered:
-            return frame
+            return frame, self.features
         days, score = frame["days_b_screening_arrest"], frame["score_text"]
         known = (frame["is_recid"] != -1) & score.notna() & (score != "N/A")
-        return frame[days.between(-30, 30) & known & (frame["c_charge_degree"] != "O")]
+        kept = days.between(-30, 30) & known & (frame["c_charge_degree"] != "O")
+        return frame[kept], self.features
 
 
 @dataclass(frozen=True, slots=True)
-class GermanCredit:
+class GermanCredit(_Published):
     """German credit: float32 features, label good or bad credit risk.
 
     Attributes:
@@ -265,36 +289,11 @@ class GermanCredit:
         "known to be unreliable; age in years",
         "the UCI Machine Learning Repository, data set 144; file german.data",
     )
+    target: ClassVar[str] = "credit"
+    classes: ClassVar[tuple[str, ...]] = ("good", "bad")
 
-    root: Path | str | None = None
     groups: tuple[str, ...] = ("sex", "age:25")
     leave_out: tuple[str, ...] = ("sex",)
-    scale: Literal["standard", "minmax", "none"] = "standard"
-
-    def __post_init__(self) -> None:
-        check_choice("scale", self.scale, SCALES)
-
-    @property
-    def normalisation(self) -> Normalisation | None:
-        """None: features are used as they are."""
-        return None
-
-    def load(self) -> GroupedData:
-        """Rows in file order."""
-        frame, columns = self._frame()
-        return table_from_frame(
-            frame,
-            target="credit",
-            groups=self.groups,
-            classes=("good", "bad"),
-            features=columns,
-            scale=self.scale,
-            where="german",
-        )
-
-    def encoding(self) -> tuple[str, ...]:
-        """How each of the F columns of `x` is made, in words."""
-        return encode(*self._frame(), self.scale).names
 
     def _frame(self) -> tuple[pd.DataFrame, list[str]]:
         folder = find_root(self, self.root, "a folder with german.data")
