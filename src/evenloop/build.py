@@ -28,7 +28,7 @@ from evenloop.record import kept_models
 from evenloop.rng import Rng
 from evenloop.seams import Writes, check_separable, reads_labels
 from evenloop.words import nearest
-from evenloop.worlds.generated import as_generated
+from evenloop.worlds.generated import apart, as_generated, with_weights
 from evenloop.worlds.images import pixel_moments
 from evenloop.worlds.prepare import holdout, imbalanced
 
@@ -65,13 +65,14 @@ def assemble(config: RunConfig, seed: int) -> Job:
         check_labels(loop, data)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    data, made = _generated(config.generated, data, seed)
     data, notes = _imbalanced(data, config, root)
     train, held_out = _held_out(data, config, root.at("holdout"))
     for name in config.by:
         if name not in ("truth", "label"):
             _known(name, [a.name for a in data.schema.attributes] + ["truth"], "by")
-    if config.generated is not None:
-        train = train.append(_generated(config.generated, data, seed))
+    if made is not None:
+        train = train.append(made)
     claims = _claims(config, data)
     world = _world(config, train, recipe, normalisation, structured)
     reading = None if structured is None else structured.reading
@@ -152,14 +153,29 @@ def _held_out(data: GroupedData, config: RunConfig, rng: Rng) -> tuple[GroupedDa
     return data.take(order[~test]), data.take(order[test][: config.test_size])
 
 
-def _generated(source: Mapping[str, Any], real: GroupedData, seed: int) -> GroupedData:
-    """Generated rows, none a copy of a real one, audited or not; "{seed}" in a path is the seed."""
-    values = {k: v.format(seed=seed) if isinstance(v, str) else v for k, v in source.items()}
-    made, _, _ = _source(_world_key(values, seed))
+def _generated(
+    source: Mapping[str, Any] | None, data: GroupedData, seed: int
+) -> tuple[GroupedData, GroupedData | None]:
+    """Real rows, and generated ones to train on: the world's own, and those of `source`.
+
+    None is a copy of a real row, audited or not; "{seed}" in a path is the seed.
+    """
     try:
-        return as_generated(made, real)
+        data, made = apart(data)
+    except ValueError as error:
+        raise ConfigError(f"world: {error}") from None
+    if source is None:
+        return data, made
+    values = {
+        k: v.replace("{seed}", str(seed)) if isinstance(v, str) else v for k, v in source.items()
+    }
+    more, _, _ = _source(_world_key(values, seed))
+    try:
+        data = with_weights(data, more)
+        more = as_generated(more, data)
     except ValueError as error:
         raise ConfigError(f"generated: {error}") from None
+    return data, more if made is None else as_generated(made, data).append(more)
 
 
 def check(config: RunConfig) -> tuple[str, ...]:

@@ -133,3 +133,14 @@ def test_codes_refuse_missing_columns_and_other_values():
 def test_squeeze_brings_any_size_to_the_crop():
     assert squeeze(Image.new("L", (178, 218))).shape == (3, 224, 224)
     assert squeeze(Image.new("RGB", (64, 40)), **SMALL).shape == (3, 12, 12)
+
+
+def test_all_rows_say_their_published_split(celeba, monkeypatch):
+    data = CelebA(celeba, split="all", **SMALL).load()
+    assert data.schema.attributes[-1].name == "split"
+    assert data.attribute("split").tolist() == [0, 0]
+    monkeypatch.setattr("evenloop.worlds.celeba.SPLITS", (("train", 1), ("val", 1), ("test", 1)))
+    data = CelebA(celeba, split="all", **SMALL).load()
+    assert data.schema.attributes[-1].values == ("train", "val", "test")
+    assert data.attribute("split").tolist() == [0, 1]
+    assert "split" not in [a.name for a in CelebA(celeba, **SMALL).load().schema.attributes]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pandas as pd
 import pytest
 import torch
 
-from evenloop.worlds.folder import ImageFolder, Manifest, scan
+from evenloop.worlds.folder import ImageFolder, Manifest
+from evenloop.worlds.layout import scan
 from worlds.layouts import encoded, pixels, write_image
 
 
@@ -202,3 +204,65 @@ def test_manifests_that_do_not_fit(tmp_path: Path, options: dict[str, str], mess
     named = {"target": "kind", "image": "file"} | options
     with pytest.raises(ValueError, match=message):
         Manifest(manifest(tmp_path), **named).load()  # type: ignore[arg-type]
+
+
+# -- any layout, and what its tokens mean -------------------------------------------------------
+
+MEANING = {"hair": {"blackhair": "black", "darkhair": "black", "blondhair": "blond"},
+           "age": ["old", "young"]}  # fmt: skip
+
+
+def test_tokens_of_any_layout_get_the_values_of_a_vocabulary(tmp_path: Path) -> None:
+    tree(tmp_path, "f/young_darkhair/a.png", "m/old_blondhair/b.png", "m/young_blackhair/c.png")
+    source = ImageFolder(tmp_path, layout="{sex}/{age}_{hair}/*", target="hair", vocabulary=MEANING)
+    data = source.load()
+    assert data.schema.classes == ("black", "blond")
+    assert data.truth.tolist() == [0, 1, 0]
+    assert [(a.name, a.values) for a in data.schema.attributes] == [
+        ("sex", ("f", "m")), ("age", ("old", "young"))
+    ]  # fmt: skip
+    assert data.attribute("age").tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize("ending", ["yaml", "json"])
+def test_a_vocabulary_may_be_a_file(tmp_path: Path, ending: str) -> None:
+    tree(tmp_path / "in", "young_darkhair/a.png", "old_blondhair/b.png")
+    path = tmp_path / f"words.{ending}"
+    path.write_text(json.dumps(MEANING))  # JSON is YAML, too
+    options = {"layout": "{age}_{hair}", "target": "hair", "cache": tmp_path / "kept"}
+    source = ImageFolder(tmp_path / "in", vocabulary=path, **options)
+    assert source.load().schema.classes == ("black", "blond")
+    path.write_text(json.dumps({"hair": {"darkhair": "brown", "blondhair": "blond"}}))
+    assert source.load().schema.classes == ("brown", "blond")
+    path.write_text("hair: [a\n")
+    with pytest.raises(ValueError, match=r"words.* cannot be read"):
+        source.load()
+    path.rename(tmp_path / "gone")
+    with pytest.raises(FileNotFoundError, match=r"words.* does not exist"):
+        source.load()
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "message"),
+    [
+        ({"hair": ["darkhair", "blndhair"]}, r"unknown token 'blondhair' for 'hair': did you mean "
+         r"'blndhair'\? \(first at .*b\.png\)"),
+        ({"hiar": ["x"]}, "vocabulary of 'hiar', but the layout has: age, hair"),
+        ({"hair": "darkhair"}, "must give 'hair' a list of tokens or token: value pairs"),
+        ({}, "must name attributes and their tokens"),
+        ("words.txt", r"must end in \.yaml, \.yml or \.json"),
+    ],
+)  # fmt: skip
+def test_vocabularies_that_do_not_fit(tmp_path: Path, vocabulary: object, message: str) -> None:
+    tree(tmp_path, "young_darkhair/a.png", "old_blondhair/b.png")
+    with pytest.raises(ValueError, match=message):
+        ImageFolder(tmp_path, "{age}_{hair}", "hair", vocabulary).load()  # type: ignore[arg-type]
+
+
+def test_a_star_stands_for_anything(tmp_path: Path) -> None:
+    tree(tmp_path, "x1/dog_7/a.png", "x2/cat_8/b.png")
+    data = ImageFolder(tmp_path, layout="*/{label}_*").load()
+    assert data.schema.classes == ("cat", "dog")
+    assert data.truth.tolist() == [1, 0]
+    with pytest.raises(ValueError, match=r"must hold \{kind\} once"):
+        ImageFolder(tmp_path, layout="*/{label}_*", target="kind")

@@ -25,6 +25,8 @@ __all__ = ["CellBalanced", "CellPools", "Rows", "top_up"]
 class CellPools:
     """Shuffled pools of the rows of some sources, one pool per (label, group) cell.
 
+    With weights in `cells`, rows of a pool are drawn by them.
+
     >>> pools = CellPools(CellIndex([0, 1, 1], [0, 0, 0]), (REAL,), torch.Generator())
     >>> pools.count.tolist(), sorted(pools.draw(np.array([1, 2])).tolist())
     ([1, 2], [0, 1, 2])
@@ -49,7 +51,8 @@ class CellPools:
         cell = cells.cell[rows]
         self.count = torch.bincount(cell, minlength=cells.size)
         order = rows[torch.argsort(cell, stable=True)]
-        self.pools = Pools(order, self.count, generator, replacement=replacement)
+        weight = None if cells.weight is None else cells.weight[order]
+        self.pools = Pools(order, self.count, generator, replacement=replacement, weight=weight)
 
     def draw(self, counts: Ints) -> Ints:
         """Rows of each cell, (sum of counts,), in a random order."""
@@ -114,21 +117,23 @@ class Rows(Sampler):
     """Uniform batches over some rows only, each once an epoch; short last batches are left out.
 
     `length` rows make an epoch (all by default), so that arms over different rows can be given
-    the same number of steps.
+    the same number of steps. With weights every batch is drawn by them instead.
 
     >>> Rows(torch.arange(10)).steps(50, 4), Rows(torch.arange(10), length=20).steps(50, 4)
     (2, 5)
     """
 
-    def __init__(self, rows: Tensor, *, length: int | None = None) -> None:
-        """A sampler of `rows` (M,) int64 positions.
+    def __init__(
+        self, rows: Tensor, *, length: int | None = None, weight: Tensor | None = None
+    ) -> None:
+        """A sampler of `rows` (M,) int64 positions, by positive weights (M,) if there are any.
 
         Raises:
             ValueError: there are no rows.
         """
         if not len(rows):
             raise ValueError("rows is empty: there is nothing to draw from")
-        self.rows, self.length = rows.cpu(), length or len(rows)
+        self.rows, self.length, self.weight = rows.cpu(), length or len(rows), weight
 
     def steps(self, rows: int, batch: int) -> int:
         """Full batches in `length` rows, at least one."""
@@ -139,6 +144,11 @@ class Rows(Sampler):
     ) -> Iterator[Tensor]:
         """(B,) positions; passes over the rows follow one another, each in its own order."""
         generator, wanted = rng.gen(), self.steps(len(data), batch) * batch
+        if self.weight is not None:
+            pool = Pools(self.rows, torch.tensor([len(self.rows)]), generator, weight=self.weight)
+            for _ in range(wanted // batch):
+                yield torch.from_numpy(pool.draw(np.array([batch]))).to(data.y.device)
+            return
         passes = -(-wanted // len(self.rows))
         order = torch.cat(
             [torch.randperm(len(self.rows), generator=generator) for _ in range(passes)]

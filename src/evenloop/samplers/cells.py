@@ -10,9 +10,11 @@ from torch import Tensor
 
 from evenloop.data import GroupedData, Origin
 
-__all__ = ["GENERATED", "REAL", "CellIndex"]
+__all__ = ["GENERATED", "REAL", "SPLIT", "WEIGHT", "CellIndex"]
 
 REAL, GENERATED = 0, 1
+SPLIT, WEIGHT = "split", "weight"
+"""Attributes of the data that say which part a row is for, and how often to draw it."""
 
 Codes = Tensor | Sequence[int]
 
@@ -22,7 +24,9 @@ class CellIndex:
 
     Labels are 0..C-1, groups 0..G-1 and sources 0..S-1; source 0 is real data. Several group
     variables are crossed row-major (the last varies fastest) and `sizes` remembers their sizes.
-    The index is a value: nothing changes it after construction.
+    `weight` (N,) float64, if there is one, says how often a row is drawn beside the others of its
+    cell and source; counts and shares do not depend on it. The index is a value: nothing changes
+    it after construction.
 
     >>> cells = CellIndex([0, 0, 1, 1, 1], [0, 1, 0, 0, 1], source=[0, 0, 0, 1, 1])
     >>> cells.counts.tolist()
@@ -40,6 +44,7 @@ class CellIndex:
         classes: int | Sequence[str] | None = None,
         groups: int | Sequence[str] | Mapping[str, int | Sequence[str]] | None = None,
         sources: int | None = None,
+        weight: Tensor | Sequence[float] | None = None,
     ) -> None:
         """Index `N` rows.
 
@@ -50,9 +55,11 @@ class CellIndex:
             classes: number or names of the classes; the largest code seen when None.
             groups: number or names of the groups, or name -> those, like `z`.
             sources: number of sources; the largest code seen when None.
+            weight: (N,) positive; rows of a cell are drawn alike when None.
 
         Raises:
-            ValueError: lengths differ, a code is out of range, or there are no rows.
+            ValueError: lengths differ, a code is out of range, a weight is not positive, or there
+                are no rows.
         """
         label = _codes("y", y)
         columns = {k: _codes(k, v) for k, v in (z if isinstance(z, Mapping) else {"z": z}).items()}
@@ -70,6 +77,7 @@ class CellIndex:
         self.groups = tuple(" ".join(v) for v in product(*values))
         self.sources = len(_names("source", origin, sources, len(label)))
         self.label, self.group, self.source = label, group, origin
+        self.weight = _weight(weight, len(label))
         self.cell = label * len(self.groups) + group
         self.place = origin * self.size + self.cell
         count = torch.bincount(self.place, minlength=self.sources * self.size)
@@ -81,8 +89,11 @@ class CellIndex:
     def of(data: GroupedData, by: Sequence[str]) -> CellIndex:
         """Cells of `data` by its labels and the attributes `by`; generated rows are source 1.
 
+        An attribute "weight", whose values are named by numbers, gives the weights.
+
         Raises:
             KeyError: a name in `by` is not an attribute of the data.
+            ValueError: values of an attribute "weight" are no positive numbers.
         """
         schema = data.schema
         values = {name: schema.attributes[schema.column(name)].values for name in by}
@@ -93,6 +104,7 @@ class CellIndex:
             classes=schema.classes,
             groups=values,
             sources=2,
+            weight=_weights_of(data),
         )
 
     def __len__(self) -> int:
@@ -144,6 +156,7 @@ class CellIndex:
             classes=self.classes,
             groups=self.groups,
             sources=self.sources,
+            weight=None if self.weight is None else self.weight[rows],
         )
         picked.sizes = self.sizes
         return picked
@@ -152,6 +165,36 @@ class CellIndex:
         """Names of the cells that hold no row of a source."""
         none = (self.counts[source].flatten() == 0).nonzero().flatten().tolist()
         return tuple(self.names[i] for i in none)
+
+
+def _weight(given: Tensor | Sequence[float] | None, rows: int) -> Tensor | None:
+    if given is None:
+        return None
+    weight = torch.as_tensor(given, dtype=torch.float64).cpu()
+    if weight.shape != (rows,):
+        raise ValueError(f"weight has shape {tuple(weight.shape)}, y has {rows} rows")
+    bad = ~(weight.isfinite() & (weight > 0))
+    if bool(bad.any()):
+        row = int(bad.nonzero()[0])
+        raise ValueError(
+            f"weight must be positive numbers, got {float(weight[row])} in row {row}; leave out "
+            "rows that must not be drawn"
+        )
+    return weight
+
+
+def _weights_of(data: GroupedData) -> Tensor | None:
+    named = {a.name: a.values for a in data.schema.attributes}.get(WEIGHT)
+    if named is None:
+        return None
+    try:
+        values = torch.tensor([float(value) for value in named], dtype=torch.float64)
+    except ValueError:
+        raise ValueError(
+            f"values of the attribute {WEIGHT!r} must be numbers, got {named}; give the column "
+            "another name"
+        ) from None
+    return values[data.attribute(WEIGHT).cpu()]
 
 
 def _codes(name: str, values: Codes) -> Tensor:

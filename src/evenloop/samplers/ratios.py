@@ -53,8 +53,8 @@ class RatioBatchSampler(Sampler):
     """Batches whose cells and sources follow `ratios`: a `batch_sampler`, and a sampler of `fit`.
 
     Every batch holds `batch_size` rows exactly (with the two exact roundings); rows of a cell are
-    drawn without replacement until all were used. `counts` (S, C, G) int64 says what was really
-    drawn so far. Labels keep their share of the real rows.
+    drawn without replacement until all were used, or by the weights of `cells`. `counts` (S, C, G)
+    int64 says what was really drawn so far. Labels keep their share of the real rows.
 
     With `controller`, `after` (called by `fit`) also updates the ratios. In a loop of your own,
     call `controller.step(...)` and then `trained()` after each batch; `lag` is then the number of
@@ -127,7 +127,13 @@ class RatioBatchSampler(Sampler):
         self.drawn = self.taken = 0
         self.last: UpdateReport | None = None
         self.trail = Trail()
-        self._pools = Pools(cells.order, cells.counts.flatten(), generator, replacement=replacement)
+        self._pools = Pools(
+            cells.order,
+            cells.counts.flatten(),
+            generator,
+            replacement=replacement,
+            weight=None if cells.weight is None else cells.weight[cells.order],
+        )
         self._target: tuple[int, int, npt.NDArray[np.float64]] = (-1, 0, np.zeros(0))
         self._position = self._resume = 0
 
@@ -135,8 +141,13 @@ class RatioBatchSampler(Sampler):
         return self.steps(int(self.cells.counts[REAL].sum()), self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Batches of one epoch as lists of rows; continues inside an epoch after a resume."""
+        """Batches of one epoch as lists of rows; continues inside an epoch after a resume.
+
+        Batches that an earlier pass drew and nobody trained on (a loop that ended early) are
+        forgotten: they count in no lag.
+        """
         start, self._resume = self._resume, 0
+        self.taken = self.drawn
         for position in range(start, len(self)):
             self._position = (position + 1) % len(self)
             yield self.draw(self.batch_size).tolist()

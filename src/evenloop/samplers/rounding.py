@@ -109,7 +109,8 @@ class Pools:
 
     A place asked for more rows than it has repeats whole passes (warned about once). Rows given
     in one call to one place are distinct unless it is smaller than the request. With
-    `replacement=True` every call draws afresh, distinct inside the call.
+    `replacement=True`, or with weights, every call draws afresh, distinct inside the call: the next
+    row is any row of the place not drawn yet, with a chance in proportion to its weight.
 
     >>> pools = Pools(torch.tensor([4, 2, 7]), torch.tensor([2, 1]), torch.Generator())
     >>> sorted(pools.draw(np.array([2, 0])).tolist()), pools.draw(np.array([0, 1])).tolist()
@@ -124,17 +125,21 @@ class Pools:
         *,
         replacement: bool = False,
         shuffle: bool = True,
+        weight: Tensor | None = None,
     ) -> None:
         """Pools of the rows `order` (N,), which lists `count` (K,) rows of each place in turn.
 
-        `shuffle=False` keeps the given order, also at the wrap: a cyclic walk.
+        `shuffle=False` keeps the given order, also at the wrap: a cyclic walk. `weight` (N,) are
+        positive weights of the rows, in the order of `order`.
         """
         self.order = order.numpy().copy()
         self.count = count.numpy().astype(np.int64)
         self.start = np.cumsum(self.count) - self.count
         self.cursor = np.zeros(len(self.count), dtype=np.int64)
         self.generator = generator
-        self.replacement, self.shuffle = replacement, shuffle
+        self.replacement, self.shuffle = replacement or weight is not None, shuffle
+        self._weight: Floats | None = None if weight is None else weight.double().numpy()
+        self._edge = np.cumsum(self._weight) if self._weight is not None else None
         self._warned = False
         self._fresh = np.ones(len(self.count), dtype=bool)  # places not shuffled yet
 
@@ -171,6 +176,10 @@ class Pools:
         size, start = int(self.count[place]), int(self.start[place])
         self._warn_if_short(place, number)
         passes, left = divmod(number, size)
+        if self._edge is not None and self._weight is not None:
+            rows, mine = self.order[start : start + size], slice(start, start + size)
+            picked = _weighted(self._weight[mine], self._edge[mine], left, self.generator)
+            return np.concatenate([np.tile(rows, passes), rows[picked]])
         draws = [torch.randperm(size, generator=self.generator) for _ in range(passes)]
         if 4 * left > size:
             draws.append(torch.randperm(size, generator=self.generator)[:left])
@@ -242,6 +251,28 @@ class Pools:
         self.order = state["order"].numpy().copy()
         self.cursor = state["cursor"].numpy().copy()
         self._fresh = state["fresh"].numpy().copy()
+
+
+def _weighted(weight: Floats, edge: Floats, number: int, generator: torch.Generator) -> Ints:
+    """(number,) distinct places, each in proportion to its weight among those not drawn yet.
+
+    `edge` are the cumulative weights, from any start. A few are drawn with repeats, which are
+    passed over: the same as drawing from the rest. Where many of all are wanted, or weights are
+    very uneven, exponential clocks decide (Efraimidis and Spirakis, 2006), which is the same again.
+    """
+    drawn = np.zeros(0, np.int64)
+    base = edge[0] - weight[0]
+    for _ in range(3 if 4 * number <= len(weight) else 0):
+        chance = torch.rand(2 * number, generator=generator, dtype=torch.float64).numpy()
+        more = np.searchsorted(edge, base + chance * (edge[-1] - base), side="right")
+        drawn = np.concatenate([drawn, np.minimum(more, len(weight) - 1)])
+        drawn = drawn[np.sort(np.unique(drawn, return_index=True)[1])]
+        if len(drawn) >= number:
+            return drawn[:number]
+    chance = torch.rand(len(weight), generator=generator, dtype=torch.float64).numpy()
+    clock = -np.log1p(-chance) / weight
+    clock[drawn] = np.inf
+    return np.concatenate([drawn, np.argsort(clock)[: number - len(drawn)]])
 
 
 def _distinct(size: int, number: int, generator: torch.Generator) -> Tensor:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evenloop.data import Attribute, GroupedData, Origin, Schema
+from evenloop.samplers.cells import SPLIT
 from evenloop.words import nearest
 from evenloop.worlds.base import (
     Card,
@@ -26,7 +27,9 @@ from evenloop.worlds.base import (
     find_file,
     find_root,
 )
-from evenloop.worlds.folder import scan
+from evenloop.worlds.columns import Coded
+from evenloop.worlds.layout import check_tokens, scan
+from evenloop.worlds.listing import with_attribute
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -92,8 +95,7 @@ def folder_codes(
         if name not in vocabulary:
             raise ValueError(f"no vocabulary for {name!r}: {nearest(name, vocabulary)}")
         known = {token: code for code, token in enumerate(vocabulary[name])}
-        for token in sorted(set(tokens) - set(known)):
-            raise ValueError(f"unknown token {token!r} for {name!r}: {nearest(token, known)}")
+        check_tokens(name, tokens, known)
         codes[name] = np.array([known[token] for token in tokens], np.int64)
     return codes
 
@@ -128,7 +130,7 @@ class CelebA:
     Attributes:
         root: folder of list_attr_celeba.txt and img_align_celeba.
         target: the label, one of gender, age, glasses, smiling, haircolors.
-        split: "train", "val", "test" by position in the table, or "all".
+        split: "train", "val", "test" by position in the table, or "all" with a column "split".
         limit: only the first rows of the split.
         through: side the shorter side is first brought to.
         to: side it is then brought to.
@@ -185,7 +187,13 @@ class CelebA:
             x = _pictures(paths, self.through, self.to, self.crop)
             return _assemble(x, codes, self.target, rows)
 
-        return cached(self, self.cache, [table, *(p for p in paths if p.exists())], make)
+        data = cached(self, self.cache, [table, *(p for p in paths if p.exists())], make)
+        if self.split != "all":
+            return data
+        ends = np.cumsum([size for _, size in SPLITS])
+        names = tuple(name for name, _ in SPLITS)
+        part = np.searchsorted(ends, rows, side="right").clip(max=len(names) - 1)
+        return with_attribute(data, SPLIT, Coded(part.astype(np.int64), names))
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,8 +252,7 @@ class GeneratedFaces:
                 be read.
         """
         root = find_root(self, self.root, "a folder of folders of generated pictures")
-        frame = scan(root, self.layout.replace("{" + self.target + "}", "{label}"))
-        frame = frame.rename(columns={"label": self.target})
+        frame = scan(root, self.layout, self.target)
         if self.limit is not None and self.limit < len(frame):
             frame = frame.iloc[np.arange(self.limit) * len(frame) // self.limit]
         codes = folder_codes({name: frame[name].tolist() for name in VALUES})

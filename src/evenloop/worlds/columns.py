@@ -57,14 +57,15 @@ class Features:
 
 
 def read_table(path: Path | str) -> pd.DataFrame:
-    """A CSV (.csv, .csv.gz, .tsv) or Parquet file as a frame, rows in file order.
+    """A CSV (.csv, .tsv), JSON lines (.jsonl) or Parquet file as a frame, rows in file order.
+
+    Text files may be compressed (.gz). In JSON lines, texts stay texts and numbers numbers.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the ending is another one, or the file cannot be parsed.
     """
     import pandas as pd
-    import pyarrow as pa
 
     path = Path(path).expanduser()
     if not path.is_file():
@@ -82,16 +83,12 @@ def read_table(path: Path | str) -> pd.DataFrame:
                 skipinitialspace=True,
                 low_memory=False,
             )
-    except (
-        pa.ArrowInvalid,
-        pd.errors.ParserError,
-        pd.errors.EmptyDataError,
-        UnicodeDecodeError,
-        EOFError,
-        OSError,
-    ) as error:
+        if kind in (".jsonl", ".jsonl.gz", ".ndjson"):
+            read = pd.read_json(path, lines=True, dtype=False)
+            return read.replace(dict.fromkeys(MISSING, np.nan))
+    except (ValueError, EOFError, OSError) as error:  # parsers and Arrow raise kinds of ValueError
         raise ValueError(f"table {path} cannot be read: {error}") from error
-    raise ValueError(f"table {path} must end in .csv, .csv.gz, .tsv, .tsv.gz or .parquet")
+    raise ValueError(f"table {path} must end in .csv, .tsv, .jsonl (also .gz) or .parquet")
 
 
 def need_columns(frame: pd.DataFrame, names: Sequence[str], where: str) -> None:

@@ -101,6 +101,7 @@ def images_from_frame(
     base: Path | str = ".",
     resize: int | None = None,
     gray: bool = False,
+    vocabulary: Mapping[str, Sequence[str]] | None = None,
     where: str = "the frame",
 ) -> GroupedData:
     """Rows with a picture each: x uint8 (N, C, H, W).
@@ -114,6 +115,7 @@ def images_from_frame(
         base: folder that relative paths start from.
         resize: side of the square every picture is stretched to.
         gray: one channel instead of three.
+        vocabulary: group column -> all its values in the order of their codes, also absent ones.
         where: what to call the frame in an error.
 
     Raises:
@@ -121,7 +123,7 @@ def images_from_frame(
     """
     need_columns(frame, [image, target], where)
     label = code_labels(frame[target], target, classes)
-    coded = group_columns(frame, groups, where)
+    coded = group_columns(frame, groups, where, vocabulary)
     items = [picture(cell, Path(base), i) for i, cell in enumerate(frame[image].tolist())]
     names = [f"row {i}" if isinstance(p, bytes) else str(p) for i, p in enumerate(items)]
     return assemble(decode(items, names, resize=resize, gray=gray), label, coded)

@@ -15,18 +15,71 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evenloop.data import GroupedData, Origin
+from evenloop.data import Attribute, GroupedData, Origin, Schema
+from evenloop.samplers.cells import SPLIT, WEIGHT
 from evenloop.words import nearest
 
-__all__ = ["as_generated", "pixel_digest", "write_generated"]
+__all__ = ["apart", "as_generated", "pixel_digest", "with_weights", "write_generated"]
+
+DEFAULTS: Mapping[str, str] = {SPLIT: "train", WEIGHT: "1"}
+"""What rows are that do not say it."""
+
+
+def apart(data: GroupedData) -> tuple[GroupedData, GroupedData | None]:
+    """The real rows and the generated ones of a list that holds both; None where there are none.
+
+    Generated rows of a split "test" are left out: only real rows are audited.
+
+    Raises:
+        ValueError: all rows are generated, or a generated row repeats a real one.
+    """
+    made = data.origin == int(Origin.GENERATED)
+    if not bool(made.any()):
+        return data, None
+    if bool(made.all()):
+        raise ValueError(
+            "all rows of the world are generated; give real ones, and these as generated="
+        )
+    real = data.take(~made)
+    values = {a.name: a.values for a in data.schema.attributes}.get(SPLIT, ())
+    if "test" in values:
+        made &= data.attribute(SPLIT) != values.index("test")
+    rows = data.take(made)
+    _no_repeats(rows.x, real.x)
+    return real, rows if len(rows) else None
+
+
+def with_weights(real: GroupedData, made: GroupedData) -> GroupedData:
+    """`real` under a schema that has all weights of `made`; unchanged where neither has any.
+
+    Rows without weights have weight 1.
+    """
+    have = {a.name: a.values for a in real.schema.attributes}
+    new = {a.name: a.values for a in made.schema.attributes}
+    if WEIGHT not in have and WEIGHT not in new:
+        return real
+    names = (*have.get(WEIGHT, ()), DEFAULTS[WEIGHT], *new.get(WEIGHT, ()))
+    weights = Attribute(WEIGHT, tuple(dict.fromkeys(names)))
+    columns, others = real.columns(), real.schema.attributes
+    if WEIGHT in have:
+        attributes = tuple(weights if a.name == WEIGHT else a for a in others)
+    else:
+        attributes = (*others, weights)
+        blank = columns["attributes"].new_zeros(len(real), 1)
+        columns["attributes"] = torch.cat([columns["attributes"], blank], 1)
+    schema = Schema(real.schema.classes, attributes, real.schema.structure)
+    return GroupedData.from_columns(schema, columns)
 
 
 def as_generated(made: GroupedData, like: GroupedData) -> GroupedData:
     """The rows of `made` under the schema of `like`, matched by names, with origin "generated".
 
+    Rows that do not say their split or weight are of "train" and of weight 1.
+
     Raises:
         ValueError: inputs of another shape or type, a class, attribute or value that `like` does
-            not have (named, with the nearest), or a row that repeats a row of `like`.
+            not have (named, with the nearest), rows marked as real among generated ones, or a row
+            that repeats a row of `like`.
 
     >>> from evenloop.data import Attribute, Schema
     >>> schema = Schema(("no", "yes"), (Attribute("sex", ("f", "m")),))
@@ -41,10 +94,20 @@ def as_generated(made: GroupedData, like: GroupedData) -> GroupedData:
             f"generated rows are {made.x.dtype} of shape {tuple(made.x.shape[1:])}, real ones "
             f"{like.x.dtype} of {tuple(like.x.shape[1:])}; give resize= or the same features"
         )
+    real = made.origin != int(Origin.GENERATED)
+    if bool(real.any()) and not bool(real.all()):
+        raise ValueError(
+            f"{int(real.sum())} of {len(made)} generated rows are marked as real, first row "
+            f"{int(real.nonzero()[0])}; take them out, or give the whole list as the world"
+        )
     _no_repeats(made.x, like.x)
     have = {a.name: a for a in made.schema.attributes}
     codes = {}
     for attribute in like.schema.attributes:
+        if attribute.name not in have and attribute.name in DEFAULTS:
+            code = _codes(attribute.name, (DEFAULTS[attribute.name],), attribute.values)
+            codes[attribute.name] = code.expand(len(made))
+            continue
         if attribute.name not in have:
             raise ValueError(
                 f"generated rows lack the attribute {attribute.name!r}; name its column in groups="

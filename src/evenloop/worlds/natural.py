@@ -26,9 +26,9 @@ from evenloop.worlds.base import (
 )
 from evenloop.worlds.batches import Batch, read_binary_batch, read_python_batch
 from evenloop.worlds.columns import Coded, check_codes, code_labels, need_columns, read_table
-from evenloop.worlds.folder import scan
 from evenloop.worlds.frames import assemble, picture
 from evenloop.worlds.images import decode
+from evenloop.worlds.layout import scan
 from evenloop.worlds.vocabulary import (
     CIFAR10_CLASSES,
     CIFAR100_CLASSES,
