@@ -80,8 +80,16 @@ def test_names_that_are_none_stop(name: str, message: str) -> None:
         scorer(name)
 
 
-def test_absent_detoxify_weights_say_where_to_put_them(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"toxic_original-c1212f89\.ckpt was not found at"):
+DETOXIFY = ("toxic_original-c1212f89.ckpt", "config.json", "vocab.txt")
+
+
+@pytest.mark.parametrize("absent", range(3))
+def test_absent_detoxify_files_say_where_to_put_them(tmp_path: Path, absent: int) -> None:
+    for file in DETOXIFY[:absent]:
+        (tmp_path / file).touch()
+    with pytest.raises(
+        FileNotFoundError, match=rf"{DETOXIFY[absent]} was not found at .*put toxic"
+    ):
         detoxify(tmp_path)
 
 
@@ -103,7 +111,8 @@ def test_detoxify_is_asked_for_toxicity_from_the_disk(
     module = ModuleType("detoxify")
     module.Detoxify = _Fake  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "detoxify", module)
-    (tmp_path / "toxic_original-c1212f89.ckpt").touch()
+    for file in DETOXIFY:
+        (tmp_path / file).touch()
     assert np.asarray(scorer(f"detoxify:{tmp_path}")(["a", "b"])).tolist() == [0.25, 0.25]
 
 
@@ -119,7 +128,8 @@ def test_an_absent_package_names_the_extra(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, name, None)
-    (tmp_path / "toxic_original-c1212f89.ckpt").touch()
+    for file in DETOXIFY:
+        (tmp_path / file).touch()
     with pytest.raises(ModuleNotFoundError, match=r"evenloop\[toxicity\]"):
         scorer(f"detoxify:{tmp_path}" if name == "detoxify" else "profanity")
 

@@ -22,7 +22,7 @@ Scorer = Callable[[Sequence[str]], ArrayLike]
 """Texts (N) to one number each (N,), no nan."""
 Scores = NDArray[np.float64]
 KINDS = ("words", "quotes", "detoxify", "profanity")
-_CHECKPOINT = "toxic_original-c1212f89.ckpt"
+_DETOXIFY = ("toxic_original-c1212f89.ckpt", "config.json", "vocab.txt")
 
 
 @dataclass(slots=True)
@@ -136,16 +136,17 @@ def detoxify(weights: Path | str, device: str = "cpu") -> Scorer:
         device: where it computes.
 
     Raises:
-        FileNotFoundError: the checkpoint is not there; says where to put it.
+        FileNotFoundError: a file is not there; says which, and where to put it.
         ModuleNotFoundError: detoxify is not installed; names the extra.
     """
     folder = Path(weights).expanduser()
-    if not (folder / _CHECKPOINT).is_file():
-        raise FileNotFoundError(
-            f"detoxify: {_CHECKPOINT} was not found at {folder}. Nothing is downloaded: put it "
-            "there with the config.json and vocab.txt of bert-base-uncased, or name their folder, "
-            "score='detoxify:FOLDER'"
-        )
+    for file in _DETOXIFY:
+        if not (folder / file).is_file():
+            raise FileNotFoundError(
+                f"detoxify: {file} was not found at {folder}. Nothing is downloaded: put "
+                f"{_DETOXIFY[0]} there with the config.json and vocab.txt of bert-base-uncased, "
+                "or name their folder, score='detoxify:FOLDER'"
+            )
     try:
         from detoxify import Detoxify
     except ModuleNotFoundError as error:
@@ -154,7 +155,7 @@ def detoxify(weights: Path | str, device: str = "cpu") -> Scorer:
         ) from error
     model = Detoxify(
         "original",
-        checkpoint=str(folder / _CHECKPOINT),
+        checkpoint=str(folder / _DETOXIFY[0]),
         huggingface_config_path=str(folder),
         device=device,
     )
