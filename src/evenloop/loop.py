@@ -132,8 +132,18 @@ class Chain(Loop):
         return State(state.data, state.models, extra), joined
 
     def nets(self, world: World) -> Mapping[str, Net]:
-        """The builders of every link."""
-        return {name: net for loop in self.loops for name, net in loop.nets(world).items()}
+        """The builders of every link.
+
+        Raises:
+            ValueError: a link has a classifier of its own making, which the others would be given.
+        """
+        nets = {name: net for loop in self.loops for name, net in loop.nets(world).items()}
+        if "classifier" in nets:
+            raise ValueError(
+                "the classifier of a chain is the world's net, and a loop in it makes another "
+                "(int8=dynamic does); run that loop by itself, or use int8=true"
+            )
+        return nets
 
     def foreseen(self, world: World) -> tuple[str, ...]:
         """What every link has to say."""

@@ -105,6 +105,7 @@ def test_a_pruned_weight_is_zero_in_the_model_that_is_kept() -> None:
         {"structure": "int8"},
         {"structure": "int8", "select": "feasible", "distil": 0.5, "intersectional": False},
         {"select": "feasible", "int8": True, "method": "none"},
+        {"select": "feasible", "int8": "dynamic"},
         {"structure": "2:4", "sparsity": 0.5},
         {"two_sided": True, "memory": "average"},
         {"method": "equalized_loss", "memory": "average", "dual_lr": 1e-3},
@@ -205,6 +206,35 @@ def test_a_pruned_net_is_rounded_and_judged_as_it_is_kept() -> None:
         assert bool((weight[~mask] == 0).all())
     right = int((predict(kept, state.data.x).argmax(1) == state.data.y).sum())
     assert notes.counts["fit"].table.trace(axis1=1, axis2=2).sum() == right
+
+
+def test_a_net_that_rounds_its_inputs_is_audited_so_and_resumed_so(tmp_path: Path) -> None:
+    loop, world, audit = setting(structure="int8", int8="dynamic")
+
+    def opened(name: str) -> Record:
+        return Record.open(tmp_path / name, {"config": {}, "seed": 0})
+
+    whole = run(loop, world, audit, rounds=3, record=opened("whole"))
+    run(loop, world, audit, rounds=2, record=opened("part"))
+    run(loop, world, audit, rounds=3, record=opened("part"))
+    for name in ("rows.jsonl", "state/models-2.pt"):
+        first, second = ((tmp_path / run_ / name).read_bytes() for run_ in ("whole", "part"))
+        assert first == second
+    kept = whole.load_state(world.data)
+    assert kept is not None
+    rounding = loop.nets(world)["classifier"](Rng.of(0))
+    rounding.load_state_dict(kept.models["classifier"])
+    held_out = rows(150, 1)  # what `setting` audits
+    right = (predict(rounding.eval(), held_out.x).argmax(1) == held_out.truth).sum()
+    assert int(right) == whole.rows[2].counts["audit"].table.trace(axis1=1, axis2=2).sum()
+
+
+def test_a_net_that_rounds_its_inputs_is_for_prune_by_itself() -> None:
+    loop, world, audit = setting(int8="dynamic")
+    life = chain(Relabel(n0=100, human=10, machine=20), loop)
+    with pytest.raises(ValueError, match="use int8=true"):
+        run(life, world, audit, rounds=1)
+    assert chain(loop.__class__(tolerance=0.1), Relabel()).nets(world) == {}
 
 
 def test_channels_are_pruned_under_the_same_bound() -> None:
@@ -328,6 +358,7 @@ def test_a_tolerance_out_of_reach_raises_an_alarm() -> None:
         ({"buffer_size": "all"}, "buffer_size must be"),
         ({"structure": "channel", "scope": "global"}, "scope is for structure=unstructured"),
         ({"structure": "int8", "keep_dense": ("body.0",)}, "int8 rounds every layer"),
+        ({"int8": "static"}, "int8 must be one of False, True, dynamic, got 'static'"),
         ({"method": "equalized_loss", "average_gradient": "bounded"}, "have no sign; use full"),
         ({"dual_lr": -1.0}, "dual_lr must be finite and >= 0, got -1.0"),
         ({"dual_kp": float("inf")}, "dual_kp must be finite"),

@@ -11,7 +11,7 @@ from evenloop.config import load, preset_names
 from evenloop.loop import run
 from evenloop.loops.prune import Prune
 from evenloop.worlds.faces import FAIR_AGES, FAIR_GENDERS, FAIR_RACES
-from worlds.layouts import pixels, write_cifar100, write_image
+from worlds.layouts import pixels, write_cifar100, write_image, write_utkface
 
 PRESETS = [name for name in preset_names() if name.startswith("prune-")]
 SHORT = (
@@ -43,6 +43,18 @@ def test_fairface_presets_read_the_official_split(tmp_path: Path, preset: str) -
     kind = preset.removeprefix("prune-fairface-").rpartition("-")[0]
     assert job.world.groups(job.world.data).size == groups[kind]
     assert check(config) == ()
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_utkface_presets_hold_out_the_published_fifth(tmp_path: Path, seed: int) -> None:
+    write_utkface(tmp_path, [f"{age}_{age % 2}_{age % 5}_2017.jpg" for age in range(10, 21)])
+    small = ("resize=36", "test_size=2", "buffer_size=1", "sparsity=0.9", f"root={tmp_path}")
+    for preset in (name for name in PRESETS if "utkface" in name):
+        job = assemble(load(preset, [*SHORT, *small]), seed)
+        assert len(job.world.data) == 9
+        # Ages 10 and 20: rows 0 and 10 of eleven, whatever the seed.
+        assert sorted(job.audit.data.attribute("race").tolist()) == [0, 0]
+        assert load(f"{preset}:small", ["root=x"]).audit == "random"
 
 
 @pytest.mark.slow

@@ -22,7 +22,6 @@ from evenloop.objectives.accuracy_gap import AccuracyGap
 from evenloop.objectives.reference import Reference, marginal_members
 from evenloop.objectives.traced import Traced
 from evenloop.seams import Surgery
-from evenloop.surgery.int8 import Int8Weights
 from evenloop.surgery.magnitude import GradualMagnitudePruning
 from evenloop.surgery.structured import ChannelPruning
 
@@ -70,7 +69,7 @@ class Seen:
         def judged(model: nn.Module) -> tuple[bool, float]:
             if rounds:
                 model = copy.deepcopy(model)
-                Int8Weights().finish(model)
+                loop.rounding().finish(model)
             logits = predict(model, self.data.x, batch=world.recipe.eval_batch)
             now = Reference.of(logits, self.data.y, cell, reference.names)
             lost = reference.group_acc - now.group_acc

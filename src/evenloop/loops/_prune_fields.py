@@ -27,6 +27,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "average_gradient": (None, *get_args(AverageGradient)),
     "memory": get_args(MemoryKind),
     "select": ("last", "feasible"),
+    "int8": (False, True, "dynamic"),
 }
 SHARES = ("dual_ema", "dual_momentum")  # in [0, 1)
 

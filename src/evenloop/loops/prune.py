@@ -35,12 +35,13 @@ from evenloop.samplers.uniform import Uniform
 from evenloop.seams import Objective, Surgery
 from evenloop.surgery.chosen import Chosen
 from evenloop.surgery.export import load_weights
-from evenloop.surgery.int8 import Int8Weights
+from evenloop.surgery.int8 import Int8Weights, dynamic_int8
 from evenloop.surgery.layers import FIRST_CONV, LAST_LINEAR
 from evenloop.surgery.magnitude import GradualMagnitudePruning, Scope
 from evenloop.surgery.schedule import Cubic
 from evenloop.surgery.structured import ChannelPruning
 from evenloop.surgery.together import Together
+from evenloop.world import Net
 
 __all__ = ["Prune"]
 
@@ -79,8 +80,9 @@ class Prune(Loop):
             third of tuning that meets the tolerance, both on the training rows (else the last;
             so too where a group has no training rows, as no net is known to meet it then).
         distil: weight in [0, 1] of imitating the dense net while tuning.
-        int8: whether the weights that are left are rounded to eight bits after tuning; what is
-            chosen by, measured and kept is the rounded net.
+        int8: whether the weights that are left are rounded to eight bits after tuning; "dynamic"
+            rounds the inputs of linear layers too, item by item. What is chosen by, measured and
+            kept is the rounded net.
 
     Raises:
         ValueError: a field is out of range, unknown, or at odds with another; the message names
@@ -117,7 +119,7 @@ class Prune(Loop):
     intersectional: bool = True
     distil: float = 0.0
     select: Literal["last", "feasible"] = "last"
-    int8: bool = False
+    int8: bool | Literal["dynamic"] = False
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -155,6 +157,16 @@ class Prune(Loop):
             self.dual_restart,
             self.dual_cap,
         )
+
+    def rounding(self) -> Int8Weights:
+        """What rounds the net that is kept."""
+        return Int8Weights(self.int8 == "dynamic")
+
+    def nets(self, world: World) -> Mapping[str, Net]:
+        """The classifier, where it rounds its inputs too, as no state dict says that it does."""
+        if self.int8 != "dynamic":
+            return {}
+        return {"classifier": lambda rng: dynamic_int8(world.net(rng))}
 
     def recipe(self, dense: Recipe) -> Recipe:
         """The recipe of tuning.
@@ -274,7 +286,7 @@ class Prune(Loop):
     def surgery(self, schedule: Cubic, data: GroupedData) -> Surgery:
         """What removes weights on `schedule`."""
         if self.structure == "int8":
-            return Int8Weights()
+            return self.rounding()
         if self.structure == "channel":
             return ChannelPruning(data.x[:1], schedule, self.keep_dense)
         scope = "2:4" if self.structure == "2:4" else self.scope
@@ -305,7 +317,7 @@ class Prune(Loop):
             sparse, objective = Taught(sparse, seen.dense), Distilled(constraint, self.distil)
         recipe = self.recipe(world.recipe)
         # In this order: the net to keep is put back before it is rounded.
-        parts = [*([chosen] if chosen else []), surgery, *([Int8Weights()] if self.int8 else [])]
+        parts = [*([chosen] if chosen else []), surgery, *([self.rounding()] if self.int8 else [])]
         done = world.fit(
             sparse, seen.data, rng=rng, recipe=recipe, objective=objective, surgery=Together(*parts)
         ).model
