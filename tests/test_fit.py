@@ -288,3 +288,17 @@ def test_label_smoothing_guard() -> None:
     with pytest.raises(ValueError, match="label_smoothing"):
         Erm(1.0)
     assert Erm(0.1).label_smoothing == 0.1
+
+
+@pytest.mark.parametrize("order", ["exact", "published"])
+def test_no_epochs_leave_a_model_as_it_was_loaded(order: Any) -> None:
+    data = blobs(40)
+    recipe = Recipe(
+        batch=16, micro_batch=8, epochs=0, schedule="linear", accumulation=order, lr=1e-3
+    )
+    model = build("mlp", classes=2, features=2, seed=1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    fitted = fit(model, data, GroupIndex.of(data), recipe=recipe, rng=Rng.of(0))
+    assert (fitted.losses, fitted.steps) == ((), 0)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not model.training

@@ -43,7 +43,7 @@ def plan_updates(recipe: Recipe, per_epoch: int, epochs: int) -> Plan:
     [0.5, 0.5]
     """
     total = per_epoch * epochs
-    if recipe.accumulation == "exact":
+    if recipe.accumulation == "exact" or not total:
         return Plan(per_epoch, total, 1.0, lambda step: rate(step, total, per_epoch, recipe))
     parts = recipe.batch // recipe.batch_taken
     events = update_events(per_epoch, parts, epochs=epochs, lr=recipe.lr, order="published")

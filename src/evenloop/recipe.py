@@ -103,7 +103,8 @@ class Recipe:
             a batch's parts are summed. None takes all at once.
         accumulation: "exact" gives the gradient of the whole batch; "published" repeats the order
             of updates of the published text runs, along a line to 0 (see `evenloop.accumulation`).
-        epochs: a number, or the name of a rule of the number of rows (`EPOCH_RULES`).
+        epochs: a number, or the name of a rule of the number of rows (`EPOCH_RULES`); 0 leaves a
+            model as it was built or loaded.
         schedule: how the rate moves, see `rate`.
         final_lr: the rate at the end of "piecewise", "cosine" and "linear"; None is the paper's
             0.001 for "piecewise" and 0 for the others.
@@ -164,7 +165,8 @@ class Recipe:
         if isinstance(self.epochs, str):
             _choose("epochs", self.epochs, EPOCH_RULES)
         else:
-            _require(_whole(self.epochs), "epochs", self.epochs, "a whole number of at least 1")
+            whole = _whole(self.epochs) or (type(self.epochs) is int and self.epochs == 0)
+            _require(whole, "epochs", self.epochs, "a whole number of at least 0")
         if self.micro_batch is not None:
             _require(
                 _whole(self.micro_batch), "micro_batch", self.micro_batch, "1 or more, or None"
