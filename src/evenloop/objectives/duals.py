@@ -168,16 +168,15 @@ def lagrangian(
     total = force.sum()
     share = (force / count.clamp(min=1))[cell]
     share = share if cell.ndim == 1 else share.sum(1)
+    scale = None
     if average == "detached":
         weight = share + 1 / len(losses)
-        scale = None
     elif average == "bounded":
         rest = (1 - total).clamp(min=floor)
         scale = (rest + total).clamp(min=1)
         weight = (share + rest / len(losses)) / scale
     else:
         weight = share + (1 - total) / len(losses)
-        scale = None
     value = torch.dot(weight.to(losses.dtype), losses)
     if average == "detached":
         value = value - total * losses.detach().mean()
