@@ -9,42 +9,35 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from evenloop.cli import app
 from evenloop.counts import Counts
 from evenloop.record import Row
 from evenloop.report.sections.compression import _worst, build
+from report.pruned import TINY, page_of
+
+CHAIN = """
+world: {name: mnist5k}
+test_size: 200
+by: [truth]
+loop:
+  - relabel: {n0: 150, human: 20, machine: 20}
+  - prune:
+      tolerance: 0.02
+      sparsity: [0.8]
+      prune_until: 1
+      buffer_size: 5
+      tune: {lr: 0.05, epochs: 2}
+net: {name: mlp, hidden: [16, 16]}
+recipe: {base: mlp, batch: 50, epochs: 1}
+rounds: 2
+seeds: 1
+"""
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The page of a tiny run on packaged digits."""
-    out: Path = tmp_path_factory.mktemp("runs")
-    config = out / "tiny.yaml"
-    config.write_text(
-        """
-world: {name: mnist5k}
-test_size: 200
-by: [truth]
-loop:
-  - prune:
-      rows: 300
-      tolerance: 0.02
-      sparsity: [0.5, 0.8]
-      prune_until: 1
-      buffer_size: 5
-      tune: {lr: 0.05, epochs: 3}
-net: {name: mlp, hidden: [16, 16]}
-recipe: {base: mlp, batch: 50, epochs: 3}
-rounds: 3
-seeds: 2
-"""
-    )
-    runner = CliRunner()
-    done = runner.invoke(app, ["run", str(config), "-q", "-j", "1", "-o", str(out)])
-    assert done.exit_code == 0, done.output
-    return next(out.rglob("report.html")).read_text()
+    return page_of("run", TINY, "tiny", tmp_path_factory.mktemp("runs"))
 
 
 def test_the_page_says_who_pays(page: str) -> None:
@@ -81,29 +74,7 @@ def test_every_group_has_limits_at_every_sparsity(page: str) -> None:
 
 
 def test_the_section_appears_for_a_chain_and_speaks_of_its_rounds(tmp_path: Path) -> None:
-    (tmp_path / "chain.yaml").write_text(
-        """
-world: {name: mnist5k}
-test_size: 200
-by: [truth]
-loop:
-  - relabel: {n0: 150, human: 20, machine: 20}
-  - prune:
-      tolerance: 0.02
-      sparsity: [0.8]
-      prune_until: 1
-      buffer_size: 5
-      tune: {lr: 0.05, epochs: 2}
-net: {name: mlp, hidden: [16, 16]}
-recipe: {base: mlp, batch: 50, epochs: 1}
-rounds: 2
-seeds: 1
-"""
-    )
-    config = str(tmp_path / "chain.yaml")
-    done = CliRunner().invoke(app, ["run", config, "-q", "-j", "1", "-o", str(tmp_path)])
-    assert done.exit_code == 0, done.output
-    page = next(tmp_path.rglob("report.html")).read_text()
+    page = page_of("run", CHAIN, "chain", tmp_path)
     for words in (
         "against the dense net that the round was given",
         "On the training rows the largest excess gap of the last round is",

@@ -7,28 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from evenloop.cli import app
 from evenloop.report.pruned_arms import compressed_arms
+from report.pruned import TINY, page_of
 
-BASE = """
-world: {name: mnist5k}
-test_size: 200
-by: [truth]
-loop:
-  - prune:
-      rows: 300
-      tolerance: 0.02
-      sparsity: [0.5, 0.8]
-      prune_until: 1
-      buffer_size: 5
-      tune: {lr: 0.05, epochs: 3}
-net: {name: mlp, hidden: [16, 16]}
-recipe: {base: mlp, batch: 50, epochs: 3}
-rounds: 3
-seeds: 2
-"""
 SWEEP = """
 base: %s
 metrics: [accuracy, largest excess accuracy gap]
@@ -41,13 +23,8 @@ arms:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     out: Path = tmp_path_factory.mktemp("runs")
-    (out / "base.yaml").write_text(BASE)
-    (out / "ways.yaml").write_text(SWEEP % (out / "base.yaml"))
-    done = CliRunner().invoke(
-        app, ["sweep", str(out / "ways.yaml"), "-q", "-j", "1", "-o", str(out)]
-    )
-    assert done.exit_code == 0, done.output
-    return next(out.glob("sweep-*.html")).read_text()
+    (out / "base.yaml").write_text(TINY)
+    return page_of("sweep", SWEEP % (out / "base.yaml"), "ways", out)
 
 
 def test_methods_stand_side_by_side_at_every_sparsity(page: str) -> None:
@@ -68,15 +45,10 @@ def test_methods_stand_side_by_side_at_every_sparsity(page: str) -> None:
 
 def test_arms_of_several_tolerances_each_show_their_own(page: str, tmp_path: Path) -> None:
     assert "<th>allowed</th>" not in page
-    (tmp_path / "base.yaml").write_text(BASE.replace("[0.5, 0.8]", "[0.8]"))
+    (tmp_path / "base.yaml").write_text(TINY.replace("[0.5, 0.8]", "[0.8]"))
     arms = "{tight: {tolerance: 0.01}, wide: {tolerance: 0.3}}"
     ways = f"base: {tmp_path / 'base.yaml'}\nmetrics: [accuracy]\narms: {arms}\n"
-    (tmp_path / "ways.yaml").write_text(ways)
-    done = CliRunner().invoke(
-        app, ["sweep", str(tmp_path / "ways.yaml"), "-q", "-j", "1", "-o", str(tmp_path)]
-    )
-    assert done.exit_code == 0, done.output
-    found = next(tmp_path.glob("sweep-*.html")).read_text()
+    found = page_of("sweep", ways, "ways", tmp_path)
     assert found.count("<td>0.8</td><td>tight</td><td>1</td>") == 4  # two rounds, two splits
     assert found.count("<td>0.8</td><td>wide</td><td>30</td>") == 4
     assert "over 2 seeds; tolerance" not in found
