@@ -25,9 +25,7 @@ EACH = 16
 
 def build(study: Study) -> Section | None:
     """The section, where rows are images: the first seed's new rows of a few rounds."""
-    seed, record = next(iter(study.records.items()))
-    folder = Path(record.folder or study.folder) / "samples"
-    files = sorted(folder.glob("*.pt")) if folder.exists() else []
+    seed, files = kept_files(study)
     if not files or "shown" in torch.load(files[0], weights_only=True):
         return None  # labels with structure are shown in words
     if {"cell", "stratum"} & torch.load(files[-1], weights_only=True).keys():
@@ -35,17 +33,26 @@ def build(study: Study) -> Section | None:
     if why := hidden(study.config):
         return Section("Rows that entered", text=[why])
     classes = study.first.counts["train"].classes
-    places = np.unique(np.linspace(0, len(files) - 1, ROUNDS_SHOWN).round().astype(int))
-    groups = []
-    for place in places:
-        kept = torch.load(files[place], weights_only=True)
-        title = f"round {int(files[place].stem)}"
-        groups.append({"title": title, "items": _items(kept, classes)})
+    groups = [{"title": title, "items": _items(kept, classes)} for title, kept in few_rounds(files)]
     text = [
         f"New training rows of seed {seed}, drawn at random. A label a model wrote is marked with "
         "its round; where it is not the world's, the world's label stands after it."
     ]
     return Section("Rows that entered", text=text, images=groups)
+
+
+def kept_files(study: Study) -> tuple[int, list[Path]]:
+    """The first seed, and the files of its new rows that a report may show, by round."""
+    seed, record = next(iter(study.records.items()))
+    folder = Path(record.folder or study.folder) / "samples"
+    return seed, sorted(folder.glob("*.pt")) if folder.exists() else []
+
+
+def few_rounds(files: Sequence[Path]) -> list[tuple[str, dict[str, Any]]]:
+    """Title and rows of the first and the last round and of some between."""
+    places = np.unique(np.linspace(0, len(files) - 1, ROUNDS_SHOWN).round().astype(int))
+    chosen = [files[place] for place in places]
+    return [(f"round {int(f.stem)}", torch.load(f, weights_only=True)) for f in chosen]
 
 
 def _items(kept: dict[str, Tensor], classes: Sequence[str]) -> list[dict[str, Any]]:

@@ -72,7 +72,7 @@ def _scores(study: Study) -> list[str]:
 
 def _score(study: Study, name: str) -> str:
     if name != "perplexity":
-        return line_figure(name, [study.line(name, name)], ylabel="mean")
+        return line_figure(_title(name), [study.line(name, name)], ylabel="mean")
     lines = [study.line("all tokens alike", name)]
     if study.has("published perplexity"):
         lines.append(study.line("batches by rows, as published", "published perplexity"))
@@ -92,7 +92,11 @@ def _statistic(study: Study, name: str) -> str:
         study.line("in the training labels", name, "train"),
         replace(people, low=None, high=None, thin=(), flat=True),
     ]
-    return line_figure(name[:1].upper() + name[1:], lines, ylabel="mean")
+    return line_figure(_title(name), lines, ylabel="mean")
+
+
+def _title(name: str) -> str:
+    return name[:1].upper() + name[1:]
 
 
 def _limited(study: Study, metric: str, at: int) -> str:
