@@ -58,7 +58,7 @@ def paired(
     return min(mine for mine, _ in seconds), min(other for _, other in seconds)
 
 
-def row(name: str, ours: float, baseline: float, target: float, unit: str = "CPU s") -> Row:
+def row(name: str, ours: float, baseline: float, target: str, unit: str = "CPU s") -> Row:
     """One line of the table; the ratio says how many times less ours takes."""
     return {
         "name": name,
@@ -113,6 +113,7 @@ def checkout(path: str) -> Iterator[Any]:
             os.chdir(scratch)
             import train
 
+            torch.autograd.set_detect_anomaly(anomaly)
             yield train
     finally:
         os.chdir(before)
@@ -123,6 +124,13 @@ def checkout(path: str) -> Iterator[Any]:
             else:
                 sys.modules[name] = module
         torch.autograd.set_detect_anomaly(anomaly)
+
+
+@contextlib.contextmanager
+def their_way() -> Iterator[None]:
+    """As their program runs: it turns anomaly detection on when it is imported, and prints."""
+    with torch.autograd.set_detect_anomaly(True), contextlib.redirect_stdout(io.StringIO()):
+        yield
 
 
 class Natural(torch.utils.data.Dataset[Any]):
@@ -170,7 +178,7 @@ def recipe(epochs: int, half: bool) -> Recipe:
 def generations(train: Any) -> Iterator[Row]:
     """One generation, the second: generator and classifier of one epoch each on `ROWS` rows."""
     data = natural(ROWS)
-    for ours, theirs, target in (("none", "none", 1.3), ("both", "both", 1.5)):
+    for ours, theirs, target in (("none", "none", ">= 1.3"), ("both", "both", ">= 1.5")):
         loop = Regenerate(
             generator="vae28", generator_epochs=1, population=100, reparation=ours, budget=BUDGET
         )
@@ -179,7 +187,7 @@ def generations(train: Any) -> Iterator[Row]:
         annotator = train.model.SimpleCNN()
 
         def theirs_once(side: Any = side, parent: Any = parent, annotator: Any = annotator) -> None:
-            with contextlib.redirect_stdout(io.StringIO()):
+            with their_way():
                 made = side.train_generator(
                     1, True, sample_from=parent, label_from=annotator, group_from=annotator
                 )
@@ -209,7 +217,7 @@ def metric_table(train: Any) -> Row:
     index = GroupIndex(group, ("green", "red"))
     lists = truth.tolist(), guess.tolist(), group.tolist()
     ours = cpu(lambda: rates_of(Counts.of(guess, truth, index, 2)), 20)
-    return row("metric table", ours, cpu(lambda: train.fairness.eval_classifier(*lists)), 1000)
+    return row("metric table", ours, cpu(lambda: train.fairness.eval_classifier(*lists)), ">= 1000")
 
 
 def rates_of(counts: Counts) -> np.ndarray:
@@ -246,8 +254,8 @@ def building(train: Any) -> Iterator[Row]:
         paint(torch.from_numpy(grey), torch.from_numpy(group))
 
     seconds = cpu(theirs, 1)
-    yield row("building the data, 60,000 digits", cpu(ours), seconds, 100)
-    yield row("building it with every picture painted", cpu(painted_at_once), seconds, 100)
+    yield row("building the data, 60,000 digits", cpu(ours), seconds, ">= 100")
+    yield row("building it with every picture painted", cpu(painted_at_once), seconds, "")
 
 
 class Digits:
@@ -296,7 +304,8 @@ def curation() -> Row:
     alone = cpu(curate) / (50 * 4)
     return {
         "name": "curation as a share of a curated classifier step",
-        "ours": alone, "baseline": whole, "ratio": alone / whole, "target": 0.01, "unit": "CPU s",
+        "ours": alone, "baseline": whole, "ratio": alone / whole, "target": "<= 0.01",
+        "unit": "CPU s",
     }  # fmt: skip
 
 
@@ -313,7 +322,7 @@ def pool(train: Any) -> Iterator[Row]:
         side.c_epochs = 30
 
         def theirs(side: Any = side) -> None:
-            with contextlib.redirect_stdout(io.StringIO()):
+            with their_way():
                 side.train_classifier(
                     gen=1, sample_from=parent, label_from=annotator, group_from=annotator
                 )
@@ -323,7 +332,7 @@ def pool(train: Any) -> Iterator[Row]:
             world = World(data, ("color",), net, recipe(30, half))
             what = f"pool mode, {name} classifier of 30 epochs" + (", bf16" if half else "")
             mine = cpu(second_generation(loop, world), 1)
-            yield row(f"{what}, {ROWS} rows", mine, seconds, 5)
+            yield row(f"{what}, {ROWS} rows", mine, seconds, ">= 5")
 
 
 def measured() -> Iterator[Row]:
@@ -347,6 +356,6 @@ if __name__ == "__main__":
     for r in measured():
         print(
             f"{r['name']:<58} {r['ours']:>10.4g} {r['baseline']:>10.4g} {r['unit']:<6} "
-            f"ratio {r['ratio']:>8.3g} (target {r['target']:g})",
+            f"ratio {r['ratio']:>8.3g} (target {r['target']})",
             flush=True,
         )

@@ -11,6 +11,7 @@ from torch import nn
 
 from evenloop.models import build
 from evenloop.models.resnet import load_weights
+from evenloop.models.small_cnn import halved
 
 COUNTS = [
     ("baidunet9", 3, 32, 10, 2_440_256),
@@ -135,3 +136,13 @@ def test_a_file_of_another_net_is_refused(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no file at .*none\.pth"):
         load_weights(imagenet(5, seed=0), tmp_path / "none.pth")
+
+
+def test_halving_without_gradient_is_max_pooling() -> None:
+    x = torch.randn(3, 5, 9, 12, generator=torch.Generator().manual_seed(0))
+    x[0, 0, 0, 1] = float("nan")
+    want = torch.nn.functional.max_pool2d(x, 2)
+    assert want.isnan().sum() == 1
+    torch.testing.assert_close(halved(x), want, rtol=0, atol=0, equal_nan=True)
+    taught = halved(x.clone().requires_grad_())
+    torch.testing.assert_close(taught.detach(), want, rtol=0, atol=0, equal_nan=True)

@@ -15,7 +15,8 @@ from evenloop.models.generators import (
     build_generator,
     check_samples,
 )
-from evenloop.models.vae import SubPixel, Vae, conditioned, conv_vae
+from evenloop.models.vae import Vae, conditioned, conv_vae
+from evenloop.models.vae_layers import Folded, SubPixel
 from evenloop.rng import Rng
 
 
@@ -185,3 +186,21 @@ def test_the_subpixel_layer_is_the_transposed_convolution():
     want = nn.functional.conv_transpose2d(x, layer.weight, layer.bias, stride=2, padding=1)
     assert layer(x).allclose(want, atol=1e-12)
     assert set(layer.state_dict()) == {"weight", "bias"}
+
+
+@pytest.mark.parametrize("name", ["vae28", "vae64"])
+def test_the_folded_decoder_is_its_layers_in_value_and_gradient(name):
+    side = int(name[-2:])
+    vae = build_generator(name, (3, side, side), seed=0).double()
+    folded, z = vae.decoder, torch.randn(40, vae.latent, generator=gen(), dtype=torch.float64)
+    assert isinstance(folded, Folded)
+    made = {}
+    for key, decoder in (("folded", folded), ("plain", nn.Sequential(*folded))):
+        vae.zero_grad()
+        image = decoder(z)
+        image.sin().sum().backward()
+        made[key] = [image.detach(), *(p.grad.clone() for p in folded.parameters())]
+    for a, b in zip(made["folded"], made["plain"], strict=True):
+        assert a.allclose(b, rtol=1e-10, atol=1e-12)
+    for rows in (0, 1, vae.latent + 1, vae.latent + 2):
+        assert folded(z[:rows]).allclose(made["plain"][0][:rows], atol=1e-12)
