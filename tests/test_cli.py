@@ -25,7 +25,7 @@ rounds: 2
 """
 COMMANDS = (
     "run", "resume", "compare", "sweep", "report", "bound", "audit", "data", "presets", "doctor",
-    "demo", "plan", "ask", "tell",
+    "demo", "plan", "ask", "tell", "check",
 )  # fmt: skip
 
 

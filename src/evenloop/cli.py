@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from evenloop.commands import asking, data_sets, making
+from evenloop.commands import asking, checking, data_sets, making
 
 __all__ = ["app", "main"]
 
@@ -363,6 +363,7 @@ def plan_reparation(
 
 asking.register(app, plan_app, _input)
 making.register(data_app, _input)
+checking.register(app, _input)
 data_sets.register(data_app, _input, _fail)
 
 

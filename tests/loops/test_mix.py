@@ -337,7 +337,7 @@ def tree(rng: Rng) -> nn.Module:
         (Mix(lambda_min=0.7), {}, re.escape("lambda_min must be in [0, 1/2], got 0.7")),
         (Mix(mu_init=2.0), {}, re.escape("mu_init must give shares in [0, 1]")),
         (Mix(method="fixed", lambda_init=((1.0,),)), {}, "lambda_init must be shares of shape"),
-        (Mix(), {"net": headless}, "no linear layer produces the model's output"),
+        (Mix(), {"net": headless}, "head='auto' finds no linear layer that produces the model's"),
         (Mix(method="pooled", generator="smoothed"), {"net": tree}, "this net fits itself"),
     ],
 )

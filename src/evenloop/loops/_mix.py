@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from evenloop.counts import Counts
-from evenloop.data import GroupedData, Origin
+from evenloop.data import GroupedData
 from evenloop.fit import Fit, predict
 from evenloop.groups import LABEL, GroupIndex
 from evenloop.loop import Notes, State, World
 from evenloop.loops._mix_checks import MIXING, group_columns, without_generated
-from evenloop.loops._mix_generated import generate
+from evenloop.loops._mix_rows import RoundRows, is_generated
 from evenloop.objectives.group_dro import GroupDRO
 from evenloop.objectives.reweight import Reweight
 from evenloop.rng import Rng
@@ -39,42 +39,12 @@ from evenloop.seams import Objective, Sampler
 if TYPE_CHECKING:
     from evenloop.loops.mix import Mix
 
-__all__ = ["KEY", "Mixture", "first_rows", "made_rows"]
+__all__ = ["KEY", "Mixture"]
 
 KEY = "mix"
 PATH = "ratio path"
 ON_REAL_ROWS = ("real", "balanced", "reweight", "fairbatch", "group_dro")
 Arm = tuple[Sampler | None, Objective | None, tuple[str, ...], GroupedData]
-
-
-def first_rows(data: GroupedData, rows: int) -> GroupedData:
-    """The first `rows` real rows and every generated one; all for 0.
-
-    Raises:
-        ValueError: there are fewer real rows.
-    """
-    if not rows:
-        return data
-    made = data.origin == int(Origin.GENERATED)
-    if rows > int((~made).sum()):
-        raise ValueError(f"rows={rows}, but the train side has {int((~made).sum())} real rows")
-    return data.take((made | ((~made).cumsum(0) <= rows)).nonzero().flatten())
-
-
-def made_rows(loop: Mix, world: World, rows: GroupedData, rng: Rng, born: int = 0) -> GroupedData:
-    """New rows of every cell, made from these real rows alone."""
-    return generate(
-        world,
-        rows,
-        GroupIndex.of(rows, (LABEL, *group_columns(world))),
-        loop.made_rows,
-        rng,
-        kind=loop.generator,
-        noise=loop.noise,
-        epochs=loop.generator_epochs,
-        options=loop.generator_options,
-        born=born,
-    )
 
 
 class Mixture:
@@ -87,10 +57,9 @@ class Mixture:
         self.said: list[str] = []
         kept: Mapping[str, Any] = state.extra.get(KEY, {})
         self.goes_on = bool(kept) and not loop.restart
-        self.data, self.held, self.made = self._rows(state.data, kept)
-        trained = torch.ones(len(self.data), dtype=torch.bool)
-        trained[self.held] = False
-        self.training = self.data.take(trained.nonzero().flatten())
+        self.rows = self._rows(state.data, kept)
+        self.data, self.held = self.rows.data, self.rows.held
+        self.training = self.rows.training
         self.cells = CellIndex.of(self.training, self.columns)
         self.kept_ratios = False
         if loop.method in MIXING and not bool(self.cells.counts[GENERATED].any()):
@@ -103,45 +72,15 @@ class Mixture:
         self.sampler: Sampler | None = None
         self.ema: Ema | None = None
 
-    # -- rows ---------------------------------------------------------------------------------
-
-    def _rows(
-        self, data: GroupedData, kept: Mapping[str, Any]
-    ) -> tuple[GroupedData, Tensor, Tensor]:
-        """All rows of the round, the positions of those held out, and of those made here."""
-        if self.goes_on:
-            return data, kept["held"], kept["made"]
-        if "made" in kept:  # made from rows that the new split may hold out: they go
-            stays = torch.ones(len(data), dtype=torch.bool)
-            stays[kept["made"]] = False
-            data = data.take(stays.nonzero().flatten()) if len(kept["made"]) else data
-        held = self._drawn(data, torch.arange(len(data)), "held")
-        made = data.origin == int(Origin.GENERATED)
-        if self.loop.generator == "none" or bool(made.any()):
-            return data, held, torch.arange(0)
-        free = torch.ones(len(data), dtype=torch.bool)
-        free[held] = False
-        new = made_rows(
-            self.loop,
-            self.world,
-            data.take(free.nonzero().flatten()),
-            self.rng.at("generator"),
-            self.round,
-        )
-        start, data = len(data), data.append(new)
-        made_here = torch.arange(start, len(data))
-        more = self._drawn(data, made_here, "held generated")
-        return data, torch.cat([held, more]), made_here
-
-    def _drawn(self, data: GroupedData, rows: Tensor, stream: str) -> Tensor:
-        """Positions held out among `rows`: the same share of every cell, never its last row."""
-        cells = CellIndex.of(data.take(rows), self.columns)
-        names = tuple(map(str, range(cells.sources * cells.size)))
-        groups = GroupIndex(cells.place, names)
-        count = groups.count()
-        wanted = (count * self.loop.validation).ceil().long().minimum((count - 1).clamp_min(0))
-        picked = groups.draw(wanted, self.rng.at(stream).gen())
-        return rows[picked.sort().values]
+    def _rows(self, data: GroupedData, kept: Mapping[str, Any]) -> RoundRows:
+        """The rows of the last round and their split, or a new split."""
+        before = RoundRows.again(data, kept) if kept else None
+        if before is not None and self.goes_on:
+            return before
+        if before is not None:
+            data = before.unmade()
+        drawn = RoundRows.drawn
+        return drawn(self.loop, self.world, self.columns, data, self.round, self.rng)
 
     # -- ratios -------------------------------------------------------------------------------
 
@@ -186,7 +125,8 @@ class Mixture:
     def reference(self) -> nn.Module:
         """A model from the same start, trained on the same real rows alone."""
         real = (self.cells.source == REAL).nonzero().flatten()
-        model, sampler = self.model("reference", "classifier"), Rows(torch.arange(len(real)))
+        sampler = self._uniform(torch.arange(len(real)), len(real), real)
+        model = self.model("reference", "classifier")
         rows, by = self.training.take(real), (LABEL, *self.columns)
         inner, self.sampler = self.sampler, None
         self.fit(model, rows, by, self.rng.at("fit", "reference"), sampler, None)
@@ -206,15 +146,15 @@ class Mixture:
         if loop.method in ("ratios", "real_ratios", "frozen", "fixed"):
             sampler = self._ratio_sampler(model, generator)
         elif loop.method in ("real", "reweight", "group_dro"):
-            sampler = Rows(torch.arange(length))
+            sampler = self._uniform(torch.arange(length), length, real)
         elif loop.method in ("generated", "pooled"):
             made = (cells.source == GENERATED).nonzero().flatten()
-            sampler = Rows(made if loop.method == "generated" else every, length=length)
+            sampler = self._uniform(made if loop.method == "generated" else every, length)
         elif loop.method == "topped_up":
             picked, short = top_up(cells, generator)
             if bool(short.any()):
                 self.said.append(f"topping up lacked {int(short.sum())} generated rows")
-            sampler = Rows(picked, length=length)
+            sampler = self._uniform(picked, length)
         elif loop.method == "balanced":
             sampler = CellBalanced(cells.take(real), generator=generator)
         elif loop.method == "balanced_mixed":
@@ -230,6 +170,13 @@ class Mixture:
             self.ema = Ema(loop.ema)
             sampler = Averaged(sampler, self.ema)
         return sampler, objective, by, rows
+
+    def _uniform(self, rows: Tensor, length: int, of: Tensor | None = None) -> Rows:
+        """Batches of `rows`, positions among the training rows `of`, uniform or by weight."""
+        weight = self.cells.weight
+        if weight is not None:
+            weight = (weight if of is None else weight[of])[rows]
+        return Rows(rows, length=length, weight=weight)
 
     def _ratio_sampler(self, model: nn.Module, generator: torch.Generator) -> RatioBatchSampler:
         with self._listening():
@@ -298,11 +245,7 @@ class Mixture:
 
     def state(self, model: nn.Module, reference: nn.Module | None) -> State:
         """What crosses to the next round."""
-        kept: dict[str, Any] = {
-            "held": self.held,
-            "made": self.made,
-            "ratios": self.ratios.state_dict(),
-        }
+        kept: dict[str, Any] = {**self.rows.state_dict(), "ratios": self.ratios.state_dict()}
         inner = self.sampler
         if isinstance(inner, RatioBatchSampler) and inner.controller is not None:
             kept["controller"] = inner.controller.state_dict()
@@ -330,12 +273,15 @@ class Mixture:
             for name, real, made in zip(names, *drawn.tolist(), strict=True):
                 values[f"drawn real {name}"], values[f"drawn generated {name}"] = real, made
             values["share of generated rows drawn"] = float(drawn[GENERATED].sum() / drawn.sum())
+            if inner.controller is not None:
+                values["objective"] = inner.controller.sight.objective.words()
             if inner.last is not None:
                 values |= {"outer": inner.last.value, "loss gap": inner.last.gap}
                 values["updates"] = inner.last.update
                 values[PATH] = _path(names, inner.trail)
         if isinstance(inner, FairBatchSampler):
             lam = inner.share
+            values["objective"] = f"{inner.measure} gap of losses (reference=pairwise)"
         if lam is not None:
             for name, share in zip(names, lam.flatten().tolist(), strict=True):
                 values[f"lambda {name}"] = share
@@ -349,12 +295,12 @@ class Mixture:
         model judges those that were held out.
         """
         held = self.data.take(self.held)
-        made = held.origin == int(Origin.GENERATED)
-        real, shown = (held.take(rows.nonzero().flatten()) for rows in (~made, made))
+        made = is_generated(held)
+        real, shown = held.take(~made), held.take(made)
         counts = {"held out": self._table(model, real)}
         if reference is not None:
             counts["held out.reference"] = self._table(reference, real)
-            shown = self.data.take((self.data.origin == int(Origin.GENERATED)).nonzero().flatten())
+            shown = self.data.take(is_generated(self.data))
         if len(shown):
             counts["generated"] = self._table(reference or model, shown)
         return counts

@@ -9,12 +9,16 @@ import warnings
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from evenloop.data import GroupedData
+from evenloop.digest import row_digest
 from evenloop.fit import TrainsItself
 from evenloop.groups import LABEL, TRUTH
 from evenloop.loop import World
+from evenloop.loops._mix_rows import held_share, is_generated, stands_for
 from evenloop.rng import Rng
+from evenloop.samplers.alignments import check_outputs, subset
 from evenloop.samplers.cells import GENERATED, REAL, CellIndex
 from evenloop.samplers.head import HeadTap
 from evenloop.samplers.shares import Ratios
@@ -48,7 +52,8 @@ def check_world(loop: Mix, world: World, data: GroupedData, rng: Rng) -> None:
         ValueError: no attribute in `by`, an unknown positive class, a batch smaller than the number
             of cells, a method that needs generated rows where there are none, a generator that
             does not suit the rows, a value of a row that is not finite, shares out of range,
-            batches in parts whose alignments are asked whole, or a net that has no head to find.
+            batches in parts whose alignments are asked whole, no rows to hold out, or a net that
+            has no head to find.
     """
     cells = CellIndex.of(data, group_columns(world))
     if loop.uses_positive:
@@ -71,6 +76,11 @@ def check_world(loop: Mix, world: World, data: GroupedData, rng: Rng) -> None:
             f"inner_data=train_batch looks at a batch in one pass, but micro_batch={parts} takes "
             f"batch={world.recipe.batch} in parts; set micro_batch=null or inner_data=validation"
         )
+    if loop.held_out == "split" and not bool((stands_for(data) & ~is_generated(data)).any()):
+        raise ValueError(
+            "held_out=split, but no real row is for validation; set held_out=share, or give the "
+            "split 'val' to some rows"
+        )
     _check_finite(data, cells)
     _check_generator(loop, data)
     if loop.method in (*LEARNING, "fixed"):
@@ -79,26 +89,63 @@ def check_world(loop: Mix, world: World, data: GroupedData, rng: Rng) -> None:
 
 
 def foreseen(loop: Mix, world: World) -> tuple[str, ...]:
-    """Rows of every cell and source before training, and the three ways a cell can lack rows."""
+    """Rows of every cell and source before training, what cells lack, and what is made small."""
     cells = CellIndex.of(world.data, group_columns(world))
-    real, made = (row.flatten() for row in cells.counts)
-    if loop.generator != "none" and not bool(made.any()):
-        made = loop.made_rows * (real > 0)
-    each = zip(cells.names, real.tolist(), made.tolist(), strict=True)
+    count = cells.counts.flatten(1)
+    if loop.generator != "none" and not bool(count[GENERATED].any()):
+        count = torch.stack([count[REAL], loop.made_rows * (count[REAL] > 0)])
+    held = _held_counts(loop, world.data, cells, count)
+    (real, made), (real_held, made_held) = count, held
+    each = zip(cells.names, *count.tolist(), *held.tolist(), strict=True)
     taken = f", rows={loop.rows} of the real ones taken" if loop.rows else ""
-    table = "; ".join(f"{name} {r} + {g}" for name, r, g in each)
-    said = [f"rows by cell, real + generated{taken}: {table}"]
+    table = "; ".join(f"{name} {r} + {g} ({hr} + {hg})" for name, r, g, hr, hg in each)
+    said = [f"rows by cell, real + generated (held out of them){taken}: {table}"]
+    learns = loop.method in LEARNING
     for lacks, what in (
-        (real == 0, "no real rows, so no share of a batch"),
-        (real == 1, "one real row, so none held out and no part in the gap"),
+        (real == real_held, "no real rows to train on, so no share of a batch"),
+        ((real_held == 0) & (real > 0), "no real held-out rows, so no part in the gap"),
         ((made == 0) & (real > 0) & bool(made.any()), "no generated rows, so all real"),
+        (
+            (made_held == 0) & (made > 0) & learns & (loop.inner_data == "validation"),
+            "no generated held-out rows, so these are taken to help as the rest of the label does",
+        ),
     ):
         if bool(lacks.any()):
             named = [cells.names[i] for i in lacks.nonzero().flatten().tolist()]
             said.append(f"cells {named}: {what}")
     if loop.method in MIXING and not bool(made.any()):
         said.append(without_generated(loop.method))
-    return tuple(said)
+    if learns:
+        words = loop.objective_of(world.data.schema, cells.sizes).words()
+        said.append(f"the ratios make small: {words}")
+    return (*said, *_repeated(world.data))
+
+
+def _held_counts(loop: Mix, data: GroupedData, cells: CellIndex, count: Tensor) -> Tensor:
+    """(2, C*G) rows of each source and cell that will be held out of `count`."""
+    held = held_share(loop, count)
+    if loop.held_out == "share":
+        return held
+    place = cells.place[stands_for(data).cpu()]
+    said = torch.bincount(place, minlength=count.numel()).view(count.shape)
+    generated = said[GENERATED] if bool(said[GENERATED].any()) else held[GENERATED]
+    return torch.stack([said[REAL], generated])
+
+
+def _repeated(data: GroupedData) -> tuple[str, ...]:
+    """Pictures that occur more than once: a random split may put them on both of its sides."""
+    if data.x.dtype is not torch.uint8 or data.x.ndim != 4:
+        return ()
+    seen: dict[bytes, int] = {}
+    rows = data.x.cpu().numpy()
+    again = [i for i, row in enumerate(rows) if seen.setdefault(row_digest(row), i) != i]
+    if not again:
+        return ()
+    first = seen[row_digest(rows[again[0]])]
+    return (
+        f"{len(again)} pictures repeat another to the last bit, first row {again[0]} of the train "
+        f"side (as row {first}); copies may be trained on and held out or audited: remove them",
+    )
 
 
 def without_generated(method: str) -> str:
@@ -166,9 +213,12 @@ def _check_net(loop: Mix, world: World, data: GroupedData, rng: Rng) -> None:
                 "method=real"
             )
         return
-    if loop.method in LEARNING:
+    if loop.method in LEARNING and loop.parameters:
+        subset(net, loop.parameters)
+    elif loop.method in LEARNING:
         like = next(net.parameters())
         x = data.x[:2].to(like.device)
-        tap = HeadTap(net)
-        tap.look(x.to(like.dtype) if x.is_floating_point() else x)
+        tap = HeadTap(net, loop.head)
+        logits = tap.look(x.to(like.dtype) if x.is_floating_point() else x)[1]
+        check_outputs(logits, data.schema.classes)
         tap.close()

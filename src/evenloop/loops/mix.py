@@ -19,10 +19,11 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from evenloop.data import GroupedData, Origin
+from evenloop.data import GroupedData, Schema
 from evenloop.loop import Loop, Notes, State, World
-from evenloop.loops._mix import Mixture, first_rows, made_rows
-from evenloop.loops._mix_checks import check_world, foreseen
+from evenloop.loops._mix import Mixture
+from evenloop.loops._mix_checks import check_world, foreseen, group_columns
+from evenloop.loops._mix_rows import first_rows, is_generated, made_rows
 from evenloop.rng import Rng
 from evenloop.samplers.control import RatioController
 from evenloop.samplers.outer import Aggregate, Fairness, RatioObjective
@@ -55,18 +56,23 @@ class Mix(Loop):
         fairness: the gap, see `RatioObjective`; FairBatch knows "eqodds", "eqopp" and "dp".
         accuracy_weight: of the mean loss in what the ratios minimise; the paper's k.
         fairness_weight: of the gap in it.
-        aggregate, reference, soft: see `RatioObjective`.
+        aggregate, reference, soft, temperature: see `RatioObjective`.
         positive: favourable class, by name or code.
         each: with several group columns, the mean of their gaps instead of the gap of their cross.
         lambda_init: "empirical", "uniform", or shares (C, G) of each group inside each label.
         mu_init: real share of each cell at the start.
         lambda_min, mu_min: floors of the shares; they pull the start towards uniform, too.
         ratio_lr, ratio_every, ratio_optimizer, entropy, warmup: see `RatioController`.
+        ratio_decay: update t uses ratio_lr / (1 + ratio_decay * t).
+        head: name of the linear layer that gives the logits, or "auto", see `HeadTap`.
+        parameters: names of the parameters to differentiate instead of the head's.
         inner_data, hessian, draw, per_cell, size: see `RatioController`.
         reuse: updates that held-out features serve, see there; 0 leaves it to `inner_data`.
         rounding: of the counts in a batch, see `samplers.rounding.whole`.
         freeze_norm: leave the model in eval mode after each update, as the published code did.
-        validation: share of the rows of each cell that is held out for the updates.
+        held_out: "share" holds out a share of the rows of each cell for the updates, "split" the
+            rows whose attribute "split" says "val" (generated ones by the share if none says so).
+        validation: that share.
         generator: "none", or who makes rows from the round's training rows: "smoothed" or "blind"
             for tables (see `heuristics.bootstrap`), "vae" for images (told label and groups).
         made_rows: rows of each cell it makes.
@@ -88,6 +94,7 @@ class Mix(Loop):
     aggregate: Aggregate = "max"
     reference: Literal["pairwise", "pooled"] = "pairwise"
     soft: bool = False
+    temperature: float = 0.1
     positive: str | int = 1
     each: bool = False
     lambda_init: Literal["empirical", "uniform"] | Shares = "empirical"
@@ -97,6 +104,9 @@ class Mix(Loop):
     ratio_lr: float = 0.005
     ratio_every: int = 1
     ratio_optimizer: Literal["adam", "sgd"] = "adam"
+    ratio_decay: float = 0.0
+    head: str = "auto"
+    parameters: tuple[str, ...] = ()
     entropy: float = 0.0
     warmup: int = 0
     inner_data: Literal["validation", "train_batch"] = "validation"
@@ -107,6 +117,7 @@ class Mix(Loop):
     reuse: int = 0
     rounding: Rounding = "stochastic"
     freeze_norm: bool = False
+    held_out: Literal["share", "split"] = "share"
     validation: float = 0.2
     generator: Literal["none", "smoothed", "blind", "vae"] = "none"
     made_rows: int = 1000
@@ -122,9 +133,11 @@ class Mix(Loop):
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(f"method must be one of {METHODS}, got {self.method!r}")
-        for name in ("rows", "reuse"):
-            if getattr(self, name) < 0:
+        for name in ("rows", "reuse", "ratio_decay"):
+            if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.held_out not in ("share", "split"):
+            raise ValueError(f"held_out must be 'share' or 'split', got {self.held_out!r}")
         if not 0 < self.validation < 1:
             raise ValueError(f"validation must be a share in (0, 1), got {self.validation}")
         if not 0 <= self.ema < 1:
@@ -139,6 +152,14 @@ class Mix(Loop):
                 "method=fixed keeps the shares it is given, and floors would move them; set "
                 f"lambda_min=0 and mu_min=0, got {self.lambda_min} and {self.mu_min}"
             )
+        if self.parameters and (
+            self.hessian != "identity" or self.inner_data != "validation" or self.reuse > 1
+        ):
+            raise ValueError(
+                f"parameters={list(self.parameters)} works with hessian=identity, "
+                f"inner_data=validation and reuse=1, got {self.hessian}, {self.inner_data} and "
+                f"{self.reuse}"
+            )
         self.objective(1, ())
 
     def objective(self, positive: int, sizes: tuple[int, ...]) -> RatioObjective:
@@ -151,8 +172,14 @@ class Mix(Loop):
             self.reference,
             (positive,),
             self.soft,
-            sizes=sizes,
+            self.temperature,
+            sizes,
         )
+
+    def objective_of(self, schema: Schema, sizes: tuple[int, ...]) -> RatioObjective:
+        """The same for the classes of a world and the sizes of its group columns."""
+        positive = schema.klass(self.positive) if self.uses_positive else 1
+        return self.objective(positive, sizes if self.each else ())
 
     def init(self, world: World, start: State | None, rng: Rng) -> State:
         """The world's rows, real and generated, or what an earlier loop of a chain has gathered."""
@@ -179,8 +206,8 @@ class Mix(Loop):
     def make(self, world: World, rng: Rng) -> GroupedData:
         """Generated rows of every cell from all real rows of the world, for files."""
         real = first_rows(world.data, self.rows)
-        real = real.take((real.origin != int(Origin.GENERATED)).nonzero().flatten())
-        return made_rows(self, world, real, rng)
+        real = real.take(~is_generated(real))
+        return made_rows(self, world, group_columns(world), real, rng)
 
     def controller(
         self, mixture: Mixture, model: torch.nn.Module, rng: Rng
@@ -188,17 +215,19 @@ class Mix(Loop):
         """What moves the ratios while `model` trains; None where nothing does."""
         if self.method not in ("ratios", "real_ratios", "frozen") or mixture.kept_ratios:
             return None
-        positive = mixture.schema.klass(self.positive) if self.uses_positive else 1
         return RatioController(
             model,
             mixture.ratios,
-            self.objective(positive, mixture.cells.sizes if self.each else ()),
+            self.objective_of(mixture.schema, mixture.cells.sizes),
             mixture.validation(),
             generator=rng.gen(),
+            head=self.head,
+            parameters=self.parameters or None,
             hessian=self.hessian,
             every=self.ratio_every,
             warmup=self.warmup,
             lr=self.ratio_lr,
+            schedule=self._decayed if self.ratio_decay else None,
             optimizer=self.ratio_optimizer,
             entropy=self.entropy,
             draw=self.draw,
@@ -214,3 +243,7 @@ class Mix(Loop):
     def uses_positive(self) -> bool:
         """Whether the gap is about one class."""
         return self.fairness in ("eqopp", "dp", "dp_cellwise")
+
+    def _decayed(self, update: int) -> float:
+        """Factor on `ratio_lr` of an update."""
+        return 1 / (1 + self.ratio_decay * update)

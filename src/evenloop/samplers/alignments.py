@@ -29,7 +29,7 @@ from evenloop.samplers.hypergradient import (
 from evenloop.samplers.outer import Outer, RatioObjective
 from evenloop.samplers.shares import Ratios
 
-__all__ = ["Alignments", "InnerData", "Sight"]
+__all__ = ["Alignments", "InnerData", "Sight", "check_outputs", "subset"]
 
 InnerData = Literal["validation", "train_batch"]
 
@@ -84,14 +84,15 @@ class Alignments:
                 f"inner_data must be 'validation' or 'train_batch', got {self.inner_data!r}"
             )
         if self.parameters is None:
-            self.tap.look(self.held.fetch(torch.arange(1), self.model))  # find the head now
+            few = self.held.fetch(torch.arange(1), self.model)
+            check_outputs(self.tap.look(few)[1], cells.classes)  # finds the head now
             return
         if self.hessian != "identity" or self.inner_data != "validation" or self.held.reuse > 1:
             raise ValueError(
                 "parameters= works with hessian='identity', inner_data='validation' and reuse=1; "
                 f"got {self.hessian!r}, {self.inner_data!r} and {self.held.reuse}"
             )
-        _subset(self.model, self.parameters)
+        subset(self.model, self.parameters)
 
     @property
     def places(self) -> int:
@@ -141,9 +142,9 @@ class Alignments:
 
         reduce: Callable[[Tensor], object] | None = self._sum if self.distributed else None
         with evaluating(self.model):
-            subset = _subset(self.model, names)
+            chosen = subset(self.model, names)
             total, count = alignment(
-                self.model, subset, x[:real], slope, x, y, place, self.places, reduce=reduce
+                self.model, chosen, x[:real], slope, x, y, place, self.places, reduce=reduce
             )
         return Sight(kept[0], self._summed(total), self._summed(count), share)
 
@@ -210,8 +211,25 @@ class Alignments:
             values.copy_(whole)
 
 
-def _subset(model: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
+def check_outputs(logits: Tensor, classes: Sequence[str]) -> None:
+    """Raise `ValueError` unless logits (n, O) have an output per class, or one for two classes."""
+    outputs, wanted = logits.shape[1], len(classes)
+    if outputs < wanted and not (outputs == 1 and wanted == 2):
+        raise ValueError(
+            f"the head has {outputs} outputs for {wanted} classes: set head= to the layer that "
+            "gives the logits, or give the net as many outputs"
+        )
+
+
+def subset(model: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
+    """The parameters of these names.
+
+    Raises:
+        ValueError: the model has no parameter of some name; names those it has.
+    """
     have = dict(model.named_parameters())
     if missing := [n for n in names if n not in have]:
-        raise ValueError(f"the model has no parameters {missing}; it has: {sorted(have)}")
+        raise ValueError(
+            f"parameters= names {missing}, which the model does not have; it has: {sorted(have)}"
+        )
     return {n: have[n] for n in names}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -28,7 +29,8 @@ class HeadTap:
     """Remembers the features and logits of the head's last pass, with and without gradient.
 
     The head is the last `nn.Linear` whose output is the model's output, or the module or name
-    given. Watching costs one forward hook; nothing is copied.
+    given; one whose output is changed before the model returns it is warned about. Watching costs
+    one forward hook; nothing is copied.
 
     >>> with torch.random.fork_rng():
     ...     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
@@ -48,6 +50,7 @@ class HeadTap:
         self.head: nn.Linear | None = None
         self._passes: dict[bool, tuple[Tensor, Tensor]] = {}
         self._hook: torch.utils.hooks.RemovableHandle | None = None
+        self._unchecked = head != "auto"
         if head != "auto":
             self._watch(_named(model, head))
 
@@ -64,10 +67,16 @@ class HeadTap:
             for part in torch.split(x, chunk or max(len(x), 1)):
                 if self.head is None:
                     self._watch(_search(self.model, part))
-                self.model(part)
+                out = self.model(part)
                 if False not in self._passes:
-                    raise ValueError("the head is no part of the model's forward pass: check head=")
+                    raise ValueError(
+                        "the layer given as head= takes no part in the model's forward pass; set "
+                        f"head= to the layer that gives the output, one of: {_linear(self.model)}"
+                    )
                 parts.append(self._passes.pop(False))
+                if self._unchecked:
+                    self._unchecked = False
+                    _warn_if_changed(out, parts[0][1])
         features, logits = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
         return _wide(features), _wide(logits)
 
@@ -125,8 +134,34 @@ def _named(model: nn.Module, head: str | nn.Module) -> nn.Linear:
     found = modules.get(head) if isinstance(head, str) else head
     if isinstance(found, nn.Linear) and any(found is m for m in modules.values()):
         return found
-    linear = [name or "(the model)" for name, m in modules.items() if isinstance(m, nn.Linear)]
-    raise ValueError(f"head={head!r} is not a linear layer of the model; it has: {linear}")
+    raise ValueError(
+        f"head={head!r} is not a linear layer of the model, which has: {_linear(model)}; set head= "
+        "to the one that gives the output, to 'auto', or parameters= to names of parameters"
+    )
+
+
+def _linear(model: nn.Module) -> str:
+    """Names of the linear layers, for a message."""
+    named = model.named_modules()
+    names = [name or "(the model)" for name, m in named if isinstance(m, nn.Linear)]
+    return ", ".join(map(repr, names)) or "none"
+
+
+def _warn_if_changed(out: object, made: Tensor) -> None:
+    if _same(out, made):
+        return
+    warnings.warn(
+        "the model's output is not what the layer given as head= produces: the ratios see that "
+        "layer's own output",
+        stacklevel=4,
+    )
+
+
+def _same(out: object, made: Tensor) -> bool:
+    """Whether a layer's output (n, O) is the model's."""
+    if not isinstance(out, Tensor) or made.numel() != out.numel():
+        return False
+    return torch.equal(made.to(out.dtype).reshape(out.shape), out) or bool(out.isnan().any())
 
 
 def _search(model: nn.Module, x: Tensor) -> nn.Linear:
@@ -143,12 +178,11 @@ def _search(model: nn.Module, x: Tensor) -> nn.Linear:
         for hook in hooks:
             hook.remove()
     for module, made in reversed(seen):
-        if isinstance(out, Tensor) and made.numel() == out.numel():
-            same = made.to(out.dtype).reshape(out.shape)
-            if torch.equal(same, out) or bool(torch.isnan(out).any()):
-                return module
-    names = [name for name, m in model.named_modules() if isinstance(m, nn.Linear)]
+        if _same(out, made):
+            return module
+    what = "output" if isinstance(out, Tensor) else f"output, which is a {type(out).__name__}"
     raise ValueError(
-        f"no linear layer produces the model's output (linear layers: {names or 'none'}): pass "
-        "head= its name, or parameters= the names of the parameters to differentiate"
+        f"head='auto' finds no linear layer that produces the model's {what}; its linear layers: "
+        f"{_linear(model)}. Set head= to the one that gives the logits, or parameters= to names of "
+        "the parameters to differentiate"
     )

@@ -102,6 +102,19 @@ class RatioObjective:
         if not self.positive:
             raise ValueError("positive must name at least one label")
 
+    def words(self) -> str:
+        """What is made small, in one line, with what gaps are measured from.
+
+        >>> RatioObjective("dp", 5.0, reference="pooled").words()
+        '1 x dp gap of losses (reference=pooled, aggregate=max) + 5 x mean loss'
+        """
+        of = "predicted probabilities" if self.soft else "losses"
+        how = f"reference={self.reference}, aggregate={self.aggregate}"
+        if len(self.sizes) > 1:
+            how += f", mean over {len(self.sizes)} group variables"
+        gap = f"{self.fairness} gap of {of} ({how})"
+        return f"{self.fairness_weight:g} x {gap} + {self.accuracy_weight:g} x mean loss"
+
     def _own_channel(self) -> bool:
         """Whether the gap is of another statistic than the loss on the row's own label."""
         return self.soft or self.fairness in ("dp", "dp_cellwise")

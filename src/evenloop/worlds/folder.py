@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from evenloop.data import GroupedData
+from evenloop.digest import row_digest
 from evenloop.samplers.cells import SPLIT
 from evenloop.worlds.base import Card, Normalisation, cached, check_size, find_root
 from evenloop.worlds.columns import need_columns, read_table
 from evenloop.worlds.frames import images_from_frame, picture
-from evenloop.worlds.generated import pixel_digest
 from evenloop.worlds.layout import check_layout, read_vocabulary, scan, translated
 from evenloop.worlds.listing import listed
 
@@ -198,7 +198,7 @@ def _apart(data: GroupedData, cells: pd.Series) -> GroupedData:
     values = data.schema.attributes[kept].values
     seen: dict[bytes, int] = {}
     for i, row in enumerate(data.x):
-        first = seen.setdefault(pixel_digest(row.numpy()), i)
+        first = seen.setdefault(row_digest(row.numpy()), i)
         if splits[first] != splits[i]:
             there, here = (
                 f"{_named(cells.iloc[place], place)} in split {values[splits[place]]!r}"

@@ -7,19 +7,18 @@ and become generated rows of a run here.
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from evenloop.data import Attribute, GroupedData, Origin, Schema
+from evenloop.digest import row_digest
 from evenloop.samplers.cells import SPLIT, WEIGHT
 from evenloop.words import nearest
 
-__all__ = ["apart", "as_generated", "pixel_digest", "with_weights", "write_generated"]
+__all__ = ["apart", "as_generated", "with_weights", "write_generated"]
 
 DEFAULTS: Mapping[str, str] = {SPLIT: "train", WEIGHT: "1"}
 """What rows are that do not say it."""
@@ -129,18 +128,13 @@ def _codes(what: str, names: tuple[str, ...], known: tuple[str, ...]) -> Tensor:
 
 def _no_repeats(made: Tensor, real: Tensor) -> None:
     """Refuse a generated row that is, to the last bit, a real one."""
-    seen = {pixel_digest(row) for row in real.cpu().numpy()}
-    copies = [i for i, row in enumerate(made.cpu().numpy()) if pixel_digest(row) in seen]
+    seen = {row_digest(row) for row in real.cpu().numpy()}
+    copies = [i for i, row in enumerate(made.cpu().numpy()) if row_digest(row) in seen]
     if copies:
         raise ValueError(
             f"{len(copies)} generated rows are copies of real rows, first row {copies[0]}; a real "
             "picture must not appear on both sides: remove it from the generated files"
         )
-
-
-def pixel_digest(row: np.ndarray) -> bytes:
-    """Sixteen bytes that are the same for rows that are, to the last bit, the same."""
-    return hashlib.blake2b(np.ascontiguousarray(row).tobytes(), digest_size=16).digest()
 
 
 def write_generated(folder: Path, data: GroupedData, *, note: str = "") -> Path:
