@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -407,6 +408,28 @@ class TestReport:
         assert section.text[-1].endswith("given and trained on: first code.")
         assert section.summary[0].startswith("Bias of second if odd")
         assert "Not drawn" not in " ".join(writing.build(study).text)  # type: ignore[union-attr]
+
+    def test_two_means_of_a_score_share_a_panel(self, tmp_path: Path) -> None:
+        study = self.study(tmp_path)
+        again = study.table[study.table["metric"] == "right"].assign(metric="right, mean of verbs")
+        moments = {**study.first.moments, "audit.right, mean of verbs.all": None}
+        first = replace(study.first, moments=moments)
+        records = {0: Record(rows=[first, *study.records[0].rows[1:]])}
+        section = writing.build(
+            replace(study, table=pd.concat([study.table, again]), records=records)
+        )
+        assert section is not None
+        assert len(section.figures) == 2 + 2
+        (panel,) = [f for f in section.figures if "of verbs" in f]
+        assert "of images" in panel
+
+    def test_distances_that_nobody_can_estimate_have_no_panel(self, tmp_path: Path) -> None:
+        study = self.study(tmp_path)
+        far = study.table["metric"].isin(groups.GAPS)
+        none = study.table.assign(value=study.table["value"].where(~far))
+        sections = groups.build(study), groups.build(replace(study, table=none))
+        counts = [sum("Distance between" in f for f in s.figures) for s in sections if s]
+        assert counts == [1, 0]
 
     def test_accuracy_is_called_agreement(self, tmp_path: Path) -> None:
         study = self.study(tmp_path)

@@ -33,6 +33,7 @@ def build(study: Study) -> Section | None:
     title = f"{noun} by {by}"
     figures = [line_figure(title, [lines[g] for g in shown], ylabel=right)]
     gaps = [study.line(gap, gap) for gap in GAPS if study.has(gap)]
+    gaps = [gap for gap in gaps if not np.isnan(gap.value).all()]
     if gaps:
         figures.append(line_figure("Distance between groups", gaps, ylabel="difference of rates"))
     if study.has("expected calibration error"):

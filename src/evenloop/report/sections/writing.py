@@ -16,6 +16,7 @@ from evenloop.report.study import Study
 
 ORDER = 12
 BIAS = "bias of "
+OF_VERBS = ", mean of verbs"
 MOST_SAID = 2  # statistics in the page's head, in the reading's order; the table has all
 
 
@@ -67,16 +68,20 @@ def _scores(study: Study) -> list[str]:
     # Perplexity is the exponential of the log loss: one of the two is enough.
     cost = "perplexity" if study.has("perplexity") else "log loss"
     shown = (cost if name == "loss" else name for name in names)
-    return [name for name in shown if study.has(name)]
+    return [name for name in shown if study.has(name) and not name.endswith(OF_VERBS)]
 
 
 def _score(study: Study, name: str) -> str:
-    if name != "perplexity":
+    """A score, with its other mean (of verbs, or as published) in the same panel."""
+    if name == "perplexity":
+        lines = [study.line("all tokens alike", name)]
+        if study.has("published perplexity"):
+            lines.append(study.line("batches by rows, as published", "published perplexity"))
+        return line_figure("Perplexity of people's texts", lines, ylabel="perplexity")
+    if not study.has(name + OF_VERBS):
         return line_figure(_title(name), [study.line(name, name)], ylabel="mean")
-    lines = [study.line("all tokens alike", name)]
-    if study.has("published perplexity"):
-        lines.append(study.line("batches by rows, as published", "published perplexity"))
-    return line_figure("Perplexity of people's texts", lines, ylabel="perplexity")
+    lines = [study.line("of images", name), study.line("of verbs", name + OF_VERBS)]
+    return line_figure(_title(name), lines, ylabel="mean")
 
 
 def _occurs(study: Study, name: str) -> bool:
