@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from evenloop.build import _source as source_of
 from evenloop.build import assemble, check
 from evenloop.config import ConfigError, RunConfig, load
+from evenloop.sources import _source as source_of
 
 FILE = """
 world: {name: digits8, form: pca}

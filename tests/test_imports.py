@@ -65,11 +65,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "population_claim": MEASURED | {"record", "claims"},
     "loop": RUN - {"models"},
     "worlds": TRAINED | {"loop", "readings", "scorers", "texts"},
-    "loops": TRAINED | {"loop", "bound"},  # no audit, record, claims or other loop
+    "loops": TRAINED | {"world", "loop", "bound"},  # no audit, record, claims or other loop
     "overrides": (ASSEMBLED - {"config", "build"}) | {"parts"},
     "config": ASSEMBLED - {"build"},
     "parts": ASSEMBLED - {"build"},
-    "build": ASSEMBLED | {"parts"},
+    "sources": ASSEMBLED - {"build"},
+    "build": ASSEMBLED | {"parts", "sources"},
     "study": ASSEMBLED | {"progress"},
     "report": RUN | {"metrics", "config", "study", "worlds"},
     "commands": ASSEMBLED | {"study", "report", "progress"},
@@ -78,7 +79,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": ASSEMBLED | {"study", "report"},
 }
 LAZY = (
-    "datasets", "detoxify", "diffusers", "h5py", "mlflow", "profanity_check", "ray", "resvg_py",
+    "datasets", "detoxify", "diffusers", "efficientnet_lite_pytorch", "h5py", "mlflow",
+    "profanity_check", "ray", "resvg_py",
     "skactiveml",
     "submitit", "tensorboard", "timm", "tokenizers", "torch_pruning", "torchvision",
     "transformers", "wandb",

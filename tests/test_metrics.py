@@ -85,6 +85,32 @@ def test_an_absent_group_is_nan_with_support_0() -> None:
     assert np.isnan(absent["value"].item())
 
 
+def audited(*tables: list[list[int]]) -> Any:
+    counted = Counts(np.array(tables), ("f", "m"), ("no", "yes"))
+    return table([Row(0, ROWS[0].sizes, {**ROWS[0].counts, "audit": counted})], groups=True)
+
+
+def test_precision_of_either_of_two_classes_makes_the_gap() -> None:
+    wide, both = "predictive parity difference", "predictive parity difference, mean over classes"
+    # precision of no: 8/10 and 5/10, of yes: 8/10 and 9/10
+    found = audited([[8, 2], [2, 8]], [[5, 1], [5, 9]])
+    assert cells(found, wide)["value"].item() == pytest.approx(0.3)
+    assert cells(found, both)["value"].item() == pytest.approx(0.2)
+    turned = audited([[8, 2], [2, 8]], [[9, 5], [1, 5]])
+    assert cells(turned, wide)["value"].item() == pytest.approx(0.3)
+
+
+def test_a_class_that_a_group_never_gets_leaves_no_precision_gap() -> None:
+    found = audited([[8, 2], [2, 8]], [[5, 0], [5, 0]])
+    for metric in (
+        "predictive parity difference",
+        "predictive parity difference, mean over classes",
+    ):
+        entry = cells(found, metric)
+        assert np.isnan(entry["value"].item())
+        assert entry["n"].item() == 0
+
+
 def test_nothing_audited_and_notes() -> None:
     plain = ROWS[0]
     quiet = Row(0, plain.sizes, {"train": plain.counts["train"]}, values={"machine": 4, "why": "x"})

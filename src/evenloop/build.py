@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +11,21 @@ import torch
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd as Dropout
 
-from evenloop import loops, models, parts, worlds
+from evenloop import loops, models, parts
 from evenloop.audit import Audit
 from evenloop.claims import Claim, ExcessGapClaim, FeedbackClaim
-from evenloop.config import ConfigError, RunConfig, buys_selected, construct
+from evenloop.config import ConfigError, RunConfig, buys_selected, construct, known
 from evenloop.data import GroupedData
 from evenloop.fit import TrainsItself
 from evenloop.loop import Loop, World, chain, check_labels
 from evenloop.models import Pixels
 from evenloop.population_claim import PopulationClaim
-from evenloop.readings import HasStructure, Structured, padded
+from evenloop.readings import Structured, padded
 from evenloop.recipe import RECIPES, Recipe
 from evenloop.record import kept_models
 from evenloop.rng import Rng
 from evenloop.seams import Writes, check_separable, reads_labels
-from evenloop.words import nearest
-from evenloop.worlds.generated import apart, as_generated, with_weights
+from evenloop.sources import generated, rows
 from evenloop.worlds.images import pixel_moments
 from evenloop.worlds.prepare import holdout, imbalanced
 
@@ -59,18 +56,18 @@ def assemble(config: RunConfig, seed: int) -> Job:
     """
     root = Rng.of(seed)
     loop, recipe = _loop(config, seed), _recipe(config)
-    data, normalisation, structured = _source(_world_key(config.world, seed))
+    data, normalisation, structured = rows(config, config.world, seed)
     _compatible(config, recipe, structured is not None)
     try:
         check_labels(loop, data)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    data, made = _generated(config.generated, data, seed)
+    data, made = generated(config, data, seed)
     data, notes = _imbalanced(data, config, root)
     train, held_out = _held_out(data, config, root.at("holdout"))
     for name in config.by:
         if name not in ("truth", "label"):
-            _known(name, [a.name for a in data.schema.attributes] + ["truth"], "by")
+            known(name, [a.name for a in data.schema.attributes] + ["truth"], "by")
     if made is not None:
         train = train.append(made)
     claims = _claims(config, data)
@@ -151,31 +148,6 @@ def _held_out(data: GroupedData, config: RunConfig, rng: Rng) -> tuple[GroupedDa
     if not 1 <= config.test_size <= found or found == len(data):
         raise ConfigError(f"test_size={config.test_size} must be in 1..{found}, its test rows")
     return data.take(order[~test]), data.take(order[test][: config.test_size])
-
-
-def _generated(
-    source: Mapping[str, Any] | None, data: GroupedData, seed: int
-) -> tuple[GroupedData, GroupedData | None]:
-    """Real rows, and generated ones to train on: the world's own, and those of `source`.
-
-    None is a copy of a real row, audited or not; "{seed}" in a path is the seed.
-    """
-    try:
-        data, made = apart(data)
-    except ValueError as error:
-        raise ConfigError(f"world: {error}") from None
-    if source is None:
-        return data, made
-    values = {
-        k: v.replace("{seed}", str(seed)) if isinstance(v, str) else v for k, v in source.items()
-    }
-    more, _, _ = _source(_world_key(values, seed))
-    try:
-        data = with_weights(data, more)
-        more = as_generated(more, data)
-    except ValueError as error:
-        raise ConfigError(f"generated: {error}") from None
-    return data, more if made is None else as_generated(made, data).append(more)
 
 
 def check(config: RunConfig) -> tuple[str, ...]:
@@ -279,7 +251,7 @@ def _loop(config: RunConfig, seed: int = 0) -> Loop:
     built = []
     for entry in config.loop:
         for verb, values in entry.items():
-            _known(verb, loops.names(), "loop")
+            known(verb, loops.names(), "loop")
             kind = loops.find(verb)
             values = dict(values or {})
             if "track" in kind.__dataclass_fields__ and config.track is not None:
@@ -308,33 +280,9 @@ def _recipe(config: RunConfig) -> Recipe:
     base = values.pop("base", None)
     if base is None:
         return construct(Recipe, values, "recipe")
-    _known(base, RECIPES, "recipe")
+    known(base, RECIPES, "recipe")
     whole = {f.name: getattr(RECIPES[base], f.name) for f in fields(Recipe)}
     return construct(Recipe, whole | values, "recipe")
-
-
-def _known(name: str, known: Any, what: str) -> None:
-    if name not in known:
-        raise ConfigError(f"{what}={name!r} is not known; {nearest(name, known)}")
-
-
-def _world_key(world: Mapping[str, Any], seed: int) -> str:
-    """A world's values as text, with the run's seed where they ask for it."""
-    if world.get("seed") == "run":
-        world = {**world, "seed": seed}
-    return json.dumps(world, sort_keys=True, default=str)
-
-
-# Few: a world with `seed: run` differs from seed to seed, and whole sets would pile up.
-@lru_cache(maxsize=4)
-def _source(key: str) -> tuple[GroupedData, Any, Structured | None]:
-    values = json.loads(key)
-    name = values.pop("name", None)
-    _known(name, worlds.names(), "world")
-    source = construct(worlds.WORLDS[name], values, f"world {name}")
-    data = source.load()
-    structured = source.structured() if isinstance(source, HasStructure) else None
-    return data, source.normalisation, structured
 
 
 def _imbalanced(

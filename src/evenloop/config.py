@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from importlib import resources
 from pathlib import Path
@@ -33,6 +33,7 @@ __all__ = [
     "RunConfig",
     "buys_selected",
     "construct",
+    "known",
     "load",
     "pairs",
     "preset_folder",
@@ -84,6 +85,8 @@ class RunConfig(BaseModel):
         sampler: what is in a batch, by name or as {"name": ..., its fields}, wherever a loop does
             not decide it; `evenloop.parts` lists them.
         objective: what a batch costs, likewise.
+        embed: frozen net whose features of an image stand for it, by name or as {"name": ..., its
+            fields}; computed once. None: rows are used as they are.
         track: class whose share is the bias statistic.
         imbalance: factor by which `track` outnumbers every other class; 0 leaves the data as is.
         test_size: rows of the audit split.
@@ -106,6 +109,7 @@ class RunConfig(BaseModel):
     recipe: dict[str, Any]
     sampler: dict[str, Any] | None = None
     objective: dict[str, Any] | None = None
+    embed: dict[str, Any] | None = None
     track: str | int | None = None
     imbalance: int = Field(default=0, ge=0)
     test_size: int = Field(ge=1)
@@ -125,7 +129,8 @@ class RunConfig(BaseModel):
         """
         left_out = {"about", "pictures", "seeds", "rounds"}
         # As in studies that were made before there were such keys.
-        left_out |= {k for k in ("audit_draws", "sampler", "objective") if not getattr(self, k)}
+        later = ("audit_draws", "sampler", "objective", "embed")
+        left_out |= {key for key in later if not getattr(self, key)}
         return self.model_dump(mode="json", exclude=left_out)
 
     def digest(self) -> str:
@@ -139,6 +144,13 @@ def buys_selected(config: RunConfig) -> bool:
     bought = [entry["acquire"] or {} for entry in config.loop if "acquire" in entry]
     kinds = [(b.get("heuristic", "bald"), b.get("balance", "none")) for b in bought]
     return any(kind != ("random", "none") for kind in kinds)
+
+
+def known(name: str, names: Iterable[str], what: str) -> None:
+    """Raise `ConfigError` with the nearest of `names` unless `name` is one; `what` is its key."""
+    names = list(names)
+    if name not in names:
+        raise ConfigError(f"{what}={name!r} is not known; {nearest(name, names)}")
 
 
 def construct(cls: type[T], values: Mapping[str, Any], where: str) -> T:

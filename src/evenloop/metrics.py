@@ -16,7 +16,7 @@ import pandas as pd
 
 from evenloop import measures
 from evenloop.claims import TrainOn, feedback_steps, trained
-from evenloop.counts import Moments
+from evenloop.counts import Counts, Moments
 from evenloop.record import Record, Row
 from evenloop.shares import Limited, share_bias, share_gap
 
@@ -160,9 +160,9 @@ def _audit(at: _At, row: Row, track: int | None, groups: bool) -> Iterator[Entry
             measures.demographic_parity(counts),
             measures.equalized_odds(counts),
             measures.equal_opportunity(counts),
-            measures.predictive_parity(counts),
         ):
             yield at.gap(parity.difference())
+        yield from _precision_gaps(at, counts)
     if "audit.loss" in row.moments:
         loss = measures.mean(row.moments["audit.loss"], name="log loss")
         yield from at.estimate("audit", loss)
@@ -180,6 +180,23 @@ def _audit(at: _At, row: Row, track: int | None, groups: bool) -> Iterator[Entry
         yield at.limited("gap to labels", share_gap(counts, trained(row), track))
         if groups:
             yield from at.estimate("audit", measures.predicted_share(counts, track))
+
+
+def _precision_gaps(at: _At, counts: Counts) -> Iterator[Entry]:
+    """Predictive parity of every class, the widest distance and the mean over classes.
+
+    Of two classes both must have it: the wider one alone would hide that a class is never
+    predicted for a group, and which class was read would hang on their order.
+    """
+    each = [measures.predictive_parity(counts, [c]).difference() for c in counts.classes]
+    missing = len(each) == 2 and not all(gap.estimable for gap in each)
+    whole = measures.predictive_parity(counts, counts.classes)
+    for gap, of in (
+        (whole.difference(), ""),
+        (whole.difference(over="mean"), ", mean over classes"),
+    ):
+        shown = replace(gap, value=nan, low=nan, high=nan, between=None) if missing else gap
+        yield {**at.gap(shown), "metric": gap.name + of}
 
 
 def _written(at: _At, row: Row) -> Iterator[Entry]:

@@ -22,7 +22,7 @@ ALIASES = {
     "model": "net",
     "data_dir": "world.root",
 }
-PARTS = ("sampler", "objective")
+PARTS = ("sampler", "objective", "embed")
 NAMED = {"world": "name", "net": "name", "recipe": "base"}
 ELSEWHERE = {
     "out": "the folder is the option --out",
@@ -218,11 +218,12 @@ def _sections(raw: Mapping[str, Any], top: frozenset[str]) -> dict[str, set[str]
 
 
 def _parts(raw: Mapping[str, Any]) -> dict[str, set[str]]:
-    """Field names of the sampler and the objective, where they are given."""
+    """Field names of the sampler, the objective and the embedding, where they are given."""
     from evenloop.parts import OBJECTIVES, SAMPLERS
+    from evenloop.worlds.features import EMBEDDINGS
 
     found = {}
-    for part, known in zip(PARTS, (SAMPLERS, OBJECTIVES), strict=True):
+    for part, known in zip(PARTS, (SAMPLERS, OBJECTIVES, EMBEDDINGS), strict=True):
         kind: Any = known.get(str((raw.get(part) or {}).get("name")))
         if kind is not None:
             found[part] = {f.name for f in fields(kind)}

@@ -150,6 +150,23 @@ def test_core_set_without_labels_and_with_everything() -> None:
             lambda: badge(torch.ones(2, 2), torch.ones(3, 1), 1, generator=torch.Generator()),
             "2 items, features 3",
         ),
+        (
+            lambda: badge(torch.ones(2, 2), torch.ones(2, 1), 1, generator=torch.Generator()),
+            "probabilities that sum to one",
+        ),
+        (
+            lambda: badge(
+                torch.ones(2, 2) / 2,
+                torch.tensor([[1.0], [torch.nan]]),
+                1,
+                generator=torch.Generator(),
+            ),
+            "features of item 1 are not finite",
+        ),
+        (
+            lambda: core_set(torch.tensor([[torch.inf]]), torch.zeros(0, 1), 1),
+            "features of item 0 are not finite",
+        ),
     ],
 )
 def test_bad_input(call, message: str) -> None:  # type: ignore[no-untyped-def]

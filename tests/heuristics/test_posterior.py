@@ -65,6 +65,17 @@ def net() -> nn.Module:
     return Pixels(seeded(Branching, 1), [0.5] * 3, [0.2] * 3)
 
 
+def test_a_transformer_is_drawn_from() -> None:
+    def encoder() -> nn.Module:
+        layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.5, batch_first=True)
+        return nn.Sequential(layer, nn.Flatten(), nn.Linear(32, 3))
+
+    x = torch.randn(5, 4, 8, generator=torch.Generator().manual_seed(0))
+    drawn = draw_pool(MCDropout(seeded(encoder, 0), 6), x, rng=RNG)
+    assert drawn.shape == (5, 3, 6)
+    assert drawn.std(2).min() > 0
+
+
 @pytest.mark.parametrize("consistent", [False, True])
 def test_the_cut_net_draws_what_full_passes_draw(net: nn.Module, consistent: bool) -> None:
     x = images(20)

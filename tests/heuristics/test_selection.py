@@ -193,6 +193,8 @@ def test_good_stochastic_input() -> None:
     [
         (lambda: balanced_selection(torch.ones(3), 1, torch.zeros(2).long()), "3 items, groups 2"),
         (lambda: balanced_selection(torch.tensor([torch.nan]), 1, torch.zeros(1).long()), "NaN"),
+        (lambda: balanced_selection(torch.zeros(2), 1, torch.tensor([0.5, 1])), "integer codes"),
+        (lambda: balanced_selection(torch.zeros(2), 1, torch.tensor([-1, 1])), "codes from 0 on"),
         (lambda: balanced_selection(torch.ones(1), -1, torch.zeros(1).long()), "at least 0"),
         (lambda: group_quotas(2, torch.ones(2), share=torch.tensor([0.5, 0.6])), "sum to one"),
         (lambda: group_quotas(2, torch.ones(2), share=torch.tensor([1.5, -0.5])), "non-negative"),

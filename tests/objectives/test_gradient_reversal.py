@@ -211,6 +211,19 @@ def test_a_stuck_class_head_is_told_once_and_a_learning_one_is_not() -> None:
     assert not learning.stuck
 
 
+def test_a_strangers_loop_is_watched_too() -> None:
+    objective, model = AdversarialObjective(1.0), net()
+    bound(objective, model)
+    for step in range(400):
+        outputs = LEARNED if step < 250 else AT_CHANCE
+        y = torch.zeros(len(outputs)).long()
+        model.train()(torch.zeros(len(outputs), 4))
+        objective.loss(outputs, y, y)
+        objective.after()
+    with pytest.warns(UserWarning, match="class head is stuck"):
+        objective.release()
+
+
 AT_CHANCE, LEARNED = torch.zeros(2, 2), torch.tensor([[2.0, 0.0]])
 
 
@@ -279,6 +292,9 @@ def test_release_takes_the_hook_off() -> None:
     ("call", "message"),
     [
         (lambda: AdversarialObjective(-1.0), "at least 0"),
+        (lambda: AdversarialObjective(float("nan")), "at least 0, got nan"),
+        (lambda: AdversarialObjective(1.0, dropout=1.5), r"dropout must be in \[0, 1\)"),
+        (lambda: AdversarialObjective(1.0, alpha=float("nan")), "alpha"),
         (lambda: AdversarialObjective(1.0, alpha=-1.0), "alpha"),
         (lambda: AdversarialObjective(1.0, clip=0.0), "clip"),
         (lambda: AdversarialObjective(1.0, schedule="cosine"), "schedule"),

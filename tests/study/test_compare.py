@@ -55,6 +55,17 @@ def test_one_seed_has_a_mean_and_no_limits(tmp_path: Path) -> None:
     assert np.isnan(cell(table, "a", "last", "low"))
 
 
+def test_what_is_not_estimable_at_the_last_round_is_missing_there(tmp_path: Path) -> None:
+    a, b = (arm(tmp_path / name, [[0.0, 0.1], [0.1, 0.2], [0.2, 0.3]]) for name in "ab")
+    lost = (b.table["metric"] == "bias") & (b.table["round"] == 1) & (b.table["seed"] == 2)
+    assert lost.any()
+    b = replace(b, table=b.table.assign(value=b.table["value"].mask(lost)))
+    table = compare([a, b], ["bias"])
+    assert (cell(table, "b", "last", "n"), cell(table, "b", "last", "pairs")) == (2, 2)
+    assert cell(table, "b", "last", "mean") == pytest.approx(0.15)
+    assert cell(table, "b", "0", "n") == 3
+
+
 def test_the_bound_follows_what_is_trained_on(tmp_path: Path) -> None:
     loop = [{"relabel": {"n0": 100, "human": 10, "machine": 40, "train_on": "latest"}}]
     table = compare([arm(tmp_path / "a", [[0.1, 0.1]], loop=loop)], ["bound of round 0"])

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from evenloop.build import assemble
@@ -166,6 +168,11 @@ def test_tables_for_people_and_from_them(tmp_path: Path) -> None:
     question, path = ask(tmp_path / "s", config())
     table = pd.read_csv(path, dtype={"label": str})
     assert table["row"].tolist() == list(question.rows)
+    with Image.open(tmp_path / "s" / table["picture"].iloc[-1]) as picture:
+        shown = np.array(picture.convert("RGB"))
+    data = assemble(config(), 3).world.data
+    x = data.x[int((data.row == question.rows[-1]).nonzero())]
+    assert np.array_equal(shown.transpose(2, 0, 1), x.expand(3, -1, -1).numpy())
     table["label"] = table["label"].astype(object)
     table.loc[:2, "label"] = "a"
     table.to_csv(path, index=False)
@@ -177,15 +184,38 @@ def test_tables_for_people_and_from_them(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("row,lable\n1,a\n", "no column 'label'"), ("row,label\nx,a\n", "whole numbers")],
+    [
+        ("row,lable\n1,a\n", "no column 'label'"),
+        ("row,label\nx,a\n", "whole numbers, got 'x'"),
+        ("row,label\n{row}.5,a\n", "whole numbers, got"),
+        ("row,label\ninf,a\n", "whole numbers, got 'inf'"),
+        ("row,label\n{row},None\n", "label 'None' of row"),
+        ("", "t.csv cannot be read"),
+    ],
 )
 def test_bad_tables(tmp_path: Path, text: str, message: str) -> None:
-    ask(tmp_path / "s", config())
-    (tmp_path / "t.csv").write_text(text)
+    question, _ = ask(tmp_path / "s", config())
+    (tmp_path / "t.csv").write_text(text.replace("{row}", str(question.rows[0])))
     with pytest.raises(ConfigError, match=message):
         tell(tmp_path / "s", tmp_path / "t.csv")
     with pytest.raises(FileNotFoundError, match="row and label"):
         tell(tmp_path / "s", tmp_path / "no.csv")
+
+
+def test_a_table_s_features_stand_beside_its_rows_and_whole_numbers_pass(tmp_path: Path) -> None:
+    csv = tmp_path / "people.csv"
+    people = pd.DataFrame({"age": range(60), "town": ["x", "y"] * 30, "sex": ["f", "m"] * 30})
+    people.assign(label=["no", "b"] * 30).to_csv(csv, index=False)
+    fields = {"path": str(csv), "groups": ["sex"], "features": ["age", "town"], "scale": "none"}
+    plain = {"world": {"name": "table", **fields, "classes": ["no", "b"]}, "by": ("sex",)}
+    asked = config().model_copy(update={**plain, "audit": "random"})
+    question, path = ask(tmp_path / "s", asked)
+    table = pd.read_csv(path)
+    assert table["age"].tolist() == list(question.rows)
+    assert [c for c in table if "town" in c]
+    answers = pd.DataFrame({"row": [f"{r}.0" for r in question.rows], "label": "no"})
+    answers.to_csv(tmp_path / "t.csv", index=False)
+    assert tell(tmp_path / "s", tmp_path / "t.csv").open == ()
 
 
 def test_the_command_line_asks_and_takes_answers(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,10 +16,17 @@ __all__ = ["ask", "label_lines", "tell"]
 
 
 def ask(folder: Path, config: RunConfig | None) -> tuple[Question, Path]:
-    """The open question, also written as `question.csv` (row, label) for people to fill in."""
-    question = Questions.open(folder, config).ask()
+    """The open question, also written as `question.csv` (row, label) for people to fill in.
+
+    So that people see what they label, a further column names each picture, written to the folder
+    `question`, or further columns hold a table's features as the net is given them.
+    """
+    asked = Questions.open(folder, config)
+    question = asked.ask()
+    table = pd.DataFrame({"row": question.open, "label": ""})
+    shown = asked.shown(question.open)
     path = folder / "question.csv"
-    pd.DataFrame({"row": question.open, "label": ""}).to_csv(path, index=False)
+    pd.concat([table, shown], axis=1).to_csv(path, index=False)
     return question, path
 
 
@@ -27,29 +35,48 @@ def tell(folder: Path, answers: Path) -> Question:
 
     Raises:
         FileNotFoundError: no such file.
-        ConfigError: a column is missing, a row is no number, or `Questions.tell` refuses.
+        ConfigError: the file cannot be read, a column is missing, a row is no whole number, or
+            `Questions.tell` refuses.
     """
     if not answers.exists():
         raise FileNotFoundError(f"no file {answers}; give a table with columns row and label")
-    read = pd.read_parquet if answers.suffix == ".parquet" else pd.read_csv
-    table = read(answers)
+    try:
+        table = _read(answers)
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"{answers} cannot be read ({error}); give a CSV or Parquet") from None
     for column in ("row", "label"):
         if column not in table.columns:
             raise ConfigError(f"{answers} has no column {column!r}; {nearest(column, table)}")
-    filled = table[table["label"].notna() & (table["label"].astype(str).str.strip() != "")]
-    try:
-        rows = [int(row) for row in filled["row"]]
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{answers}: column row must hold whole numbers ({error})") from None
-    labels = [_text(label) for label in filled["label"]]
-    return Questions.open(folder).tell(rows, labels)
+    labels = [_text(label) for label in table["label"]]
+    filled = [place for place, label in enumerate(labels) if label]
+    rows = [_whole(table["row"].iloc[place], answers) for place in filled]
+    return Questions.open(folder).tell(rows, [labels[place] for place in filled])
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """The table, a CSV as it is written: a class may be called None or NA."""
+    if path.suffix == ".parquet":
+        return pd.read_parquet(path)
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 
 def _text(label: object) -> str:
-    """The label as written; a whole number that pandas widened loses its point again."""
+    """The label as written, "" for none; a whole number that was widened loses its point again."""
+    if label is None or label is pd.NA or (isinstance(label, float) and math.isnan(label)):
+        return ""
     if isinstance(label, float) and label.is_integer():
         return str(int(label))
     return str(label).strip()
+
+
+def _whole(row: object, path: Path) -> int:
+    try:
+        number = float(str(row))
+    except ValueError:
+        number = math.nan
+    if not number.is_integer():
+        raise ConfigError(f"{path}: column row must hold whole numbers, got {str(row)!r}")
+    return int(number)
 
 
 def label_lines(

@@ -41,8 +41,8 @@ def balanced_selection(
         generator: breaks ties of the scores; without one, ties keep the order of the pool.
 
     Raises:
-        ValueError: lengths differ, k is negative, a score is NaN, or shares are negative or do
-            not sum to one.
+        ValueError: lengths differ, k is negative, a score is NaN, codes are no whole numbers from
+            0 on, or shares are negative or do not sum to one.
 
     >>> import torch
     >>> group = torch.tensor([0] * 97 + [1] * 3)
@@ -51,6 +51,11 @@ def balanced_selection(
     ([7, 3], [0, 97, 1, 98])
     """
     if not isinstance(groups, GroupIndex):
+        if groups.is_floating_point() or (len(groups) and int(groups.min()) < 0):
+            raise ValueError(
+                f"groups must be integer codes from 0 on, got {groups.dtype} from "
+                f"{groups.min().item()}; `GroupIndex` makes codes of columns"
+            )
         size = int(groups.max()) + 1 if len(groups) else 1
         groups = GroupIndex(groups.long(), tuple(map(str, range(size))))
     if len(scores) != len(groups):

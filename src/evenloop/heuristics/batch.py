@@ -204,6 +204,9 @@ def badge(probs: Tensor, features: Tensor, k: int, *, generator: torch.Generator
         k: how many.
         generator: draws the centres.
 
+    Raises:
+        ValueError: lengths differ, a number is not finite, or a row of `probs` is no distribution.
+
     >>> import torch
     >>> p, h = torch.tensor([[0.5, 0.5], [0.9, 0.1], [0.6, 0.4]]), torch.eye(3)
     >>> len(set(badge(p, h, 2, generator=torch.Generator().manual_seed(0)).tolist()))
@@ -211,6 +214,9 @@ def badge(probs: Tensor, features: Tensor, k: int, *, generator: torch.Generator
     """
     if len(probs) != len(features):
         raise ValueError(f"probs has {len(probs)} items, features {len(features)}")
+    _check_finite(features)
+    if not bool(((probs >= 0).all(1) & ((probs.sum(1) - 1).abs() < 1e-3)).all()):
+        raise ValueError("probs must be (N, C) probabilities that sum to one; take the softmax")
     residual = probs.double().clone()
     residual[torch.arange(len(probs)), probs.argmax(1)] -= 1
     features = features.double()
@@ -226,6 +232,13 @@ def badge(probs: Tensor, features: Tensor, k: int, *, generator: torch.Generator
         distance = to_pick if i == 0 else torch.minimum(distance, to_pick)
         distance[pick] = 0
     return torch.stack(chosen) if chosen else torch.zeros(0, dtype=torch.long)
+
+
+def _check_finite(features: Tensor) -> None:
+    """Raise `ValueError` naming the first item with a feature that is NaN or infinite."""
+    bad = ~features.isfinite().flatten(1).all(1)
+    if bool(bad.any()):
+        raise ValueError(f"features of item {int(bad.nonzero()[0])} are not finite")
 
 
 def _pick(distance: Tensor, chosen: list[Tensor], generator: torch.Generator) -> Tensor:
@@ -249,10 +262,15 @@ def core_set(features: Tensor, labelled: Tensor, k: int) -> Tensor:
             farthest from the pool's mean.
         k: how many.
 
+    Raises:
+        ValueError: a feature is not finite.
+
     >>> import torch
     >>> core_set(torch.tensor([[0.0], [1.0], [5.0]]), torch.tensor([[0.2]]), 2).tolist()
     [2, 1]
     """
+    _check_finite(features)
+    _check_finite(labelled)
     features = features.double()
     centres = labelled.double() if len(labelled) else features.mean(0, keepdim=True)
     rows = max(1, _SLICE // max(1, len(centres)))

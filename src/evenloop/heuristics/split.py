@@ -112,8 +112,9 @@ class _Tracer(fx.Tracer):
         for branch in self.branches:
             return branch
         decision, copies = fx.Graph(), cast("dict[fx.Node, fx.Node]", {})
+        decided = obj.node  # an attribute's node comes to be when it is first asked for
         decision.graph_copy(self.graph, copies)
-        decision.output(copies[obj.node])
+        decision.output(copies[decided])
         raise _BranchError(decision)
 
 

@@ -322,7 +322,8 @@ class Acquire(Loop):
             if objective is None:
                 continue
             objective.release()
-            values["class_loss"] = objective.last_class_loss
+            if name == "classifier":
+                values["class_loss"] = objective.last_class_loss
             if objective.stuck:
                 alarms += (
                     f"the class head of {name} is stuck at chance (loss "

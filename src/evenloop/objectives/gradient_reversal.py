@@ -15,7 +15,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from math import exp
+from math import exp, inf
 from typing import Any, Literal
 
 import torch
@@ -73,7 +73,7 @@ class GradientReversal(nn.Module):
 
     def __init__(self, alpha: float = 1.0, clip: float | None = None) -> None:
         super().__init__()
-        if alpha < 0 or (clip is not None and clip <= 0):
+        if not 0 <= alpha < inf or (clip is not None and not clip > 0):
             raise ValueError(
                 f"alpha must be at least 0 and clip positive or None, got {alpha} and {clip}"
             )
@@ -218,8 +218,10 @@ class AdversarialObjective(Objective):
         head: str | None = None,
         seed: int = 0,
     ) -> None:
-        if adv_weight < 0:
-            raise ValueError(f"adv_weight must be at least 0, got {adv_weight}")
+        if not 0 <= adv_weight < inf:
+            raise ValueError(f"adv_weight must be a number of at least 0, got {adv_weight}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {dropout}")
         schedule_weight(schedule, 0.0)
         if schedule != "constant" and horizon < 1:
             raise ValueError(f"schedule {schedule!r} needs horizon, the steps it runs over")
@@ -315,8 +317,11 @@ class AdversarialObjective(Objective):
         self._features = None
         return by_class + self.weight * total / len(self.heads)
 
-    def after(self, seen: Seen) -> None:
-        """Advance the schedule; warn once if the class head does not get off the ground."""
+    def after(self, seen: Seen | None = None) -> None:
+        """Advance the schedule; warn once if the class head does not get off the ground.
+
+        To be called after every step; what was `seen` is not looked at.
+        """
         self.step += 1
         if self._counted >= self._length:
             self._judge()

@@ -21,7 +21,7 @@ from evenloop.report.sections import Section, Table
 from evenloop.report.strategies import strategy_sections
 from evenloop.report.study import Study
 from evenloop.shares import ALIKE
-from evenloop.study.compare import rows_of
+from evenloop.study.compare import last_of, rows_of
 
 __all__ = ["Arms", "sections_of", "write_arms"]
 
@@ -65,9 +65,7 @@ class Arms:
     def values(self, arm: str, metric: str, group: str = "all", split: str = "audit") -> Values:
         """The metric of each seed at its last round."""
         kept = rows_of(self.studies[arm].table, metric, split)
-        kept = kept[kept["group"] == group].sort_values("round")
-        last = kept.groupby("seed")["value"].last()
-        return {int(str(seed)): float(value) for seed, value in last.items()}
+        return last_of(kept[kept["group"] == group])
 
     def mean(self, arm: str, metric: str, group: str = "all") -> Interval:
         """The mean over seeds with Student limits; limits are nan with one seed or all alike."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import nan
+from math import isnan, nan
 from pathlib import Path
 from typing import cast
 
@@ -19,7 +19,7 @@ from evenloop.shares import ALIKE
 from evenloop.study.seeds import read_study
 from evenloop.words import nearest
 
-__all__ = ["Arm", "arms_of", "compare", "rows_of", "table_of", "tracked", "trains_on"]
+__all__ = ["Arm", "arms_of", "compare", "last_of", "rows_of", "table_of", "tracked", "trains_on"]
 
 
 NOTES = "notes"
@@ -37,10 +37,18 @@ class Arm:
         """The metric of every seed at `round`, or at each seed's last round."""
         kept = rows_of(self.table, metric, split)
         kept = kept[kept["group"] == "all"]
-        if round is not None:
-            kept = kept[kept["round"] == round]
-        last = kept.sort_values("round").groupby("seed")["value"].last()
-        return {int(str(seed)): float(value) for seed, value in last.items()}
+        return last_of(kept if round is None else kept[kept["round"] == round])
+
+
+def last_of(rows: pd.DataFrame) -> dict[int, float]:
+    """The value of each seed's last round in a metric's `rows`; seeds without one are left out.
+
+    A value that is not estimable there is missing: that of an earlier round says nothing of the
+    last.
+    """
+    last = rows.sort_values("round").groupby("seed").tail(1)
+    pairs = zip(last["seed"], last["value"], strict=True)
+    return {int(seed): float(value) for seed, value in pairs if not isnan(value)}
 
 
 def rows_of(table: pd.DataFrame, metric: str, split: str) -> pd.DataFrame:

