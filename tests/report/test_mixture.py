@@ -56,8 +56,21 @@ def test_section_shows_paths_counts_and_changes(study):
     if runs.sd > 0:
         assert changes.rows[0][1].endswith(f"{max(float(runs.low), -1):+.3f}, "
                                            f"{min(float(runs.high), 1):+.3f}]")  # fmt: skip
-    assert "equalized odds difference" in section.summary[0]
+    assert "equalized odds difference (pairwise)" in section.summary[0]
+    words = "1 x eqodds gap of losses (reference=pairwise, aggregate=max) + 20 x mean loss"
+    assert section.text[0] == f"Made small while training, on real held-out rows: {words}."
     assert section.summary[0].count("change") == section.summary[0].count("[") == 3
+
+
+def test_gaps_from_pooled_rows_are_said_to_be_and_smaller(study):
+    config = study.config.model_copy(update={"loop": [{"mix": {"reference": "pooled"}}]})
+    pooled, paired = (mixture.build(s).summary[0] for s in (replace(study, config=config), study))
+    assert "equalized odds difference (pooled)" in pooled
+
+    def gap(text: str) -> float:
+        return float(text.split("difference (")[1].split(") ")[1].split(",")[0])
+
+    assert gap(pooled) < gap(paired)
 
 
 def test_one_seed_has_limits_over_rows_and_says_so(study):

@@ -114,8 +114,8 @@ def _weights(column: pd.Series, name: str, where: str) -> Coded:
     if bad.any():
         row = int(bad.argmax())
         raise ValueError(
-            f"{where}, row {row}: {name} is {column.iloc[row]!r}; a weight is a positive number. "
-            "Leave out rows that must not be drawn"
+            f"{where}, row {row}: {name} is {str(column.iloc[row])!r}; a weight is a positive "
+            "number. Leave out rows that must not be drawn"
         )
     short = np.char.mod(f"%.{_DIGITS}g", numbers).astype(float)
     values, codes = np.unique(short, return_inverse=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,6 +22,7 @@ Floats = NDArray[np.float64]
 ORDER = 14
 NAMED = 8
 GAP = "equalized odds difference"
+Reference = Literal["pairwise", "pooled"]
 
 
 def build(study: Study) -> Section | None:
@@ -31,11 +32,13 @@ def build(study: Study) -> Section | None:
     prefix = _prefix(study)
     cells = _cells(study.first, f"{prefix}lambda ")
     last = [record.rows[-1] for record in study.records.values()]
+    reference = _reference(study)
     text = [
+        *_minimised(last, prefix),
         "lambda is the share of a group inside its label, mu the share of real rows inside a cell "
         "of label and group; labels keep their share of the real rows. Neither is a score of "
         "quality: a share also drifts where its gradient keeps its sign.",
-        *_verdicts(last),
+        *_verdicts(last, reference),
         "Who can be harmed: the people of cells whose accuracy fell (quality of service). A small "
         "gap can be reached by making everyone worse off, which the change of every cell shows and "
         "the gap does not.",
@@ -47,8 +50,21 @@ def build(study: Study) -> Section | None:
         note=f"Bands: {study.limits()}.",
         tables=[t for t in (_drawn(last, prefix), _agreement(last), _changes(last)) if t],
         alarms=_levelled(study),
-        summary=_verdicts(last)[:1],
+        summary=_verdicts(last, reference)[:1],
     )
+
+
+def _reference(study: Study) -> Reference:
+    """What gaps are measured from in the loop that mixes: pairs of groups, or pooled rows."""
+    fields = next(entry["mix"] or {} for entry in study.config.loop if "mix" in entry)
+    pooled = fields.get("reference") == "pooled"
+    return "pooled" if pooled else "pairwise"
+
+
+def _minimised(last: Sequence[Row], prefix: str) -> list[str]:
+    """What was made small on held-out rows, where a method makes anything small."""
+    words = last[0].values.get(f"{prefix}objective")
+    return [] if words is None else [f"Made small while training, on real held-out rows: {words}."]
 
 
 def _prefix(study: Study) -> str:
@@ -218,15 +234,16 @@ def _levelled(study: Study) -> list[str]:
     return alarms
 
 
-def _verdicts(last: Sequence[Row]) -> list[str]:
-    """The gap and the worst cell beside those of the reference, where there is one."""
+def _verdicts(last: Sequence[Row], reference: Reference) -> list[str]:
+    """The gap and the worst cell beside those of the reference model, where there is one."""
     if "audit.reference" not in last[0].counts:
         return []
     mixed, real = (
-        [_measured(row.counts[table]) for row in last] for table in ("audit", "audit.reference")
+        [_measured(row.counts[table], reference) for row in last]
+        for table in ("audit", "audit.reference")
     )
     parts = []
-    for i, name in enumerate((GAP, "accuracy", "worst cell")):
+    for i, name in enumerate((f"{GAP} ({reference})", "accuracy", "worst cell")):
         was, now = (np.array([found[i] for found in arm]) for arm in (real, mixed))
         change = _words(now - was, sign=True, within=(-1, 1))
         parts.append(f"{name} {now.mean():.3f}, real rows only {was.mean():.3f}, change {change}")
@@ -234,10 +251,10 @@ def _verdicts(last: Sequence[Row]) -> list[str]:
     return [f"Mixed against real rows only: {'; '.join(parts)} ({count})."]
 
 
-def _measured(counts: Counts) -> tuple[float, float, float]:
-    """Gap, accuracy and accuracy of the worst cell."""
+def _measured(counts: Counts, reference: Reference) -> tuple[float, float, float]:
+    """Gap of rates, accuracy and accuracy of the worst cell."""
     return (
-        float(measures.equalized_odds(counts).difference().value),
+        float(measures.equalized_odds(counts).difference(reference=reference).value),
         float(measures.accuracy(counts.pooled()).value[0]),
         float(measures.worst_cell_accuracy(counts).value[0]),
     )
