@@ -104,7 +104,7 @@ def _by_round(studies: Mapping[str, Study], split: str, tolerance: float | None)
     return line_figure(
         f"Largest excess gap, {SPLITS[split]}",
         lines,
-        ylabel="accuracy",
+        ylabel="largest excess gap",
         xlabel="round (0 dense, then each sparsity)",
         zero=True,
     )

@@ -122,7 +122,7 @@ def _figures(study: Study, tolerance: float | None) -> list[str]:
         worst.append(Line("tolerance", level, flat=True))
     figures = [
         _tradeoff(study, tolerance),
-        line_figure("Largest excess accuracy gap", worst, ylabel="accuracy", zero=True),
+        line_figure("Largest excess accuracy gap", worst, ylabel="largest excess gap", zero=True),
     ]
     groups = study.first.counts["audit"].groups
     lines = {g: study.line(g, EXCESS, "audit", g) for g in groups}
