@@ -131,7 +131,7 @@ def _figures(study: Study, tolerance: float | None) -> list[str]:
         line_figure(
             "Excess gap of every group, audit split",
             [lines[g] for g in order[:NAMED]],
-            ylabel="accuracy",
+            ylabel="excess gap",
             zero=True,
         )
     )
