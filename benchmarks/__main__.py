@@ -40,8 +40,8 @@ def page(results: dict[str, Any]) -> str:
     lines = [
         "# Benchmarks",
         "",
-        "Written by `python -m benchmarks`. CPU time on one thread, medians; each ratio was taken",
-        "in one process, ours and the other in turn. `ratio` is ours over the other for costs (a",
+        "Written by `python -m benchmarks`. CPU time on one thread, medians; both sides of a",
+        "ratio were measured in one run on one machine. `ratio` is ours over the other for costs (a",
         "step, memory) and the other over ours where the target is a speed-up (`>=`).",
         "",
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from counts_kit import ABSENT, ONE, TWO, binary, random_counts
 from evenloop.counts import Counts
 from evenloop.intervals import resample
 from evenloop.measures import (
@@ -16,22 +17,6 @@ from evenloop.measures import (
     equalized_odds,
 )
 from evenloop.rng import Rng
-
-BINARY = ("no", "yes")
-ABSENT = np.zeros((2, 2), np.int64)
-ONE = np.array([[3, 1], [1, 5]])
-TWO = np.array([[4, 4], [3, 3]])
-
-
-def binary(*tables: np.ndarray) -> Counts:
-    return Counts(np.stack(tables), tuple("abcdefgh"[: len(tables)]), BINARY)
-
-
-def random_counts(groups: int, classes: int, seed: int, least: int = 0) -> Counts:
-    draw = Rng.of(seed).at("table").numpy()
-    table = draw.integers(least, 20, (groups, classes, classes))
-    names = tuple(f"g{i}" for i in range(groups))
-    return Counts(table, names, tuple(map(str, range(classes))))
 
 
 def drawn_gaps(truth: np.ndarray, items: int, runs: int) -> list[Parity]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from counts_kit import ABSENT, BINARY, ONE, TWO, binary, random_counts
 from evenloop.counts import Counts
 from evenloop.intervals import difference, wilson
 from evenloop.measures import (
@@ -23,7 +24,6 @@ from evenloop.measures import (
     selection_rate,
     true_positive_rate,
 )
-from evenloop.rng import Rng
 
 Notion = Callable[[Counts], Parity]
 NOTIONS: list[Notion] = [
@@ -33,21 +33,6 @@ NOTIONS: list[Notion] = [
     equalized_odds,
     predictive_parity,
 ]
-BINARY = ("no", "yes")
-ABSENT = np.zeros((2, 2), np.int64)
-ONE = np.array([[3, 1], [1, 5]])
-TWO = np.array([[4, 4], [3, 3]])
-
-
-def binary(*tables: np.ndarray) -> Counts:
-    return Counts(np.stack(tables), tuple("abcdefgh"[: len(tables)]), BINARY)
-
-
-def random_counts(groups: int, classes: int, seed: int, least: int = 0) -> Counts:
-    draw = Rng.of(seed).at("table").numpy()
-    table = draw.integers(least, 20, (groups, classes, classes))
-    names = tuple(f"g{i}" for i in range(groups))
-    return Counts(table, names, tuple(map(str, range(classes))))
 
 
 def same_but_for(found: Gap, other: Gap) -> bool:

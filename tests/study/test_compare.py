@@ -47,6 +47,9 @@ def test_seeds_that_agree_exactly_prove_nothing_between_seeds(tmp_path: Path) ->
     said = "\n".join(comparison_lines(table, 0.95))
     assert "+0.100 [not estimable between seeds], 3 pairs" in said
     assert "nan" not in said
+    same = "\n".join(comparison_lines(compare([a, replace(a, name="c")], ["bias"]), 0.95))
+    assert "the same in all 3 pairs" in same
+    assert "difference" not in same
 
 
 def test_one_seed_has_a_mean_and_no_limits(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -47,10 +47,18 @@ def comparison_lines(table: pd.DataFrame, level: float) -> list[str]:
             limits = _between(row["low"], row["high"])
             line = f"  {row['arm']!s:<{width}}  {row['mean']:+.3f} {limits} n={row['n']}"
             if not math.isnan(row.get("difference", math.nan)):
-                limits = _between(row["difference_low"], row["difference_high"])
-                line += f"  difference {row['difference']:+.3f} {limits}, {int(row['pairs'])} pairs"
+                line += f"  {_change(row)}"
             out.append(line)
     return out
+
+
+def _change(row: Mapping[Hashable, Any]) -> str:
+    """The paired difference of a row with its limits, or that there is none in any pair."""
+    pairs = int(row["pairs"])
+    if row["difference"] == 0 and math.isnan(row["difference_low"]) and pairs > 1:
+        return f"the same in all {pairs} pairs"
+    limits = _between(row["difference_low"], row["difference_high"])
+    return f"difference {row['difference']:+.3f} {limits}, {pairs} pairs"
 
 
 def _between(low: float, high: float) -> str:
