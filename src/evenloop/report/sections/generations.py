@@ -6,6 +6,7 @@ import numpy as np
 
 from evenloop.report.figures import Line, line_figure
 from evenloop.report.generation_arms import ending
+from evenloop.report.heat import heat_figure
 from evenloop.report.sections import Section, Table
 from evenloop.report.study import Study
 
@@ -19,6 +20,7 @@ def build(study: Study) -> Section | None:
     if counts is None:
         return None
     groups = [_note(study, name, f"share of {name}") for name in counts.groups]
+    cells = [f"{c} {g}" for c in counts.classes for g in counts.groups]
     labels = [
         _note(study, f"{name}, {who}", f"share of {key} {name}")
         for name in counts.classes[1:]
@@ -28,22 +30,27 @@ def build(study: Study) -> Section | None:
         line_figure("Groups in the generated population", groups, ylabel="share"),
         line_figure("Labels in the generated population", labels, ylabel="share"),
     ]
-    cells = [f"{c} {g}" for c in counts.classes for g in counts.groups]
+    if len(groups) > CELLS:
+        figures[0] = _group_map(study, groups)
     if len(cells) <= CELLS:
         lines = [_note(study, cell, f"share of {cell}") for cell in cells]
         figures.append(line_figure("Every cell of label and group", lines, ylabel="share"))
+    figures.append(_cell_map(study))
     if study.has("group drift", "notes"):
         drift = _note(study, "half the summed differences", "group drift")
         figures.append(
             line_figure("Drift of the groups from their natural shares", [drift], ylabel="share")
         )
     figures.append(_divergence(study))
-    figures += [f for f in (_curation(study), _quality(study), _margins(study)) if f]
+    found = (_curation(study), *_first_draws(study, cells), _quality(study))
+    figures += [f for f in (*found, _margins(study), _loss(study)) if f]
     states = _absorbed(study)
     text = [
         "Labels and groups of generated rows are what annotators trained on natural rows say: a "
         "drift here is a drift of what the annotators see. The teacher is the classifier whose "
-        "labels train the next one.",
+        "labels train the next one. In figures of cells blue is a share above that among "
+        "natural rows (or of the first generation, where those were not counted), orange one "
+        "below; the deepest colour is the farthest of the figure.",
         states,
     ]
     return Section(
@@ -59,6 +66,70 @@ def build(study: Study) -> Section | None:
 
 def _note(study: Study, label: str, metric: str) -> Line:
     return study.line(label, metric, "notes")
+
+
+def _natural(study: Study) -> np.ndarray | None:
+    """(G, C) shares of group and label among natural rows, mean over seeds, if they were counted.
+
+    They were not under the same names where an earlier stage had other groups.
+    """
+    names = study.first.counts["population"].groups
+    kept = [record.rows[0].counts.get("train") for record in study.records.values()]
+    tables = [counts.table.sum(1) for counts in kept if counts and counts.groups == names]
+    return np.mean([t / t.sum() for t in tables], axis=0) if tables else None
+
+
+def _cell_map(study: Study) -> str:
+    """Shares of all cells at the last generation, coloured by their drift."""
+    counts, natural = study.first.counts["population"], _natural(study)
+    names = [[f"share of {c} {g}" for c in counts.classes] for g in counts.groups]
+    course = np.array([[_note(study, "", name).value for name in row] for row in names])
+    last = course[:, :, -1]
+    return heat_figure(
+        "Every cell at the last generation",
+        counts.groups,
+        counts.classes,
+        last,
+        course[:, :, 0] if natural is None else natural,
+        xlabel="label",
+        ylabel="group",
+    )
+
+
+def _group_map(study: Study, groups: list[Line]) -> str:
+    """Shares of many groups, a row each and a column for each generation."""
+    share, natural = np.array([line.value for line in groups]), _natural(study)
+    start = share[:, :1] if natural is None else natural.sum(1, keepdims=True)
+    return heat_figure(
+        "Groups in the generated population",
+        [line.label for line in groups],
+        [str(generation) for generation in range(share.shape[1])],
+        share,
+        np.broadcast_to(start, share.shape),
+        xlabel="round",
+        ylabel="group",
+    )
+
+
+def _first_draws(study: Study, cells: list[str]) -> list[str]:
+    """What curated batches' first draws held, before anything was kept or filled."""
+    figures = []
+    for side in ("classifier", "generator"):
+        metrics = [f"{side}.first_share.{cell}" for cell in cells]
+        if len(cells) <= CELLS and all(study.has(metric, "notes") for metric in metrics):
+            lines = [
+                _note(study, cell, metric) for cell, metric in zip(cells, metrics, strict=True)
+            ]
+            title = f"First draws of the {side}'s batches, by stratum"
+            figures.append(line_figure(title, lines, ylabel="share"))
+    return figures
+
+
+def _loss(study: Study) -> str | None:
+    if not study.has("generator_loss", "notes"):
+        return None
+    line = _note(study, "last epoch", "generator_loss")
+    return line_figure("Loss of the generator", [line], ylabel="mean over the last epoch")
 
 
 def _divergence(study: Study) -> str:
