@@ -41,8 +41,8 @@ def page(results: dict[str, Any]) -> str:
         "# Benchmarks",
         "",
         "Written by `python -m benchmarks`. CPU time on one thread, medians; both sides of a",
-        "ratio were measured in one run on one machine. `ratio` is ours over the other for costs (a",
-        "step, memory) and the other over ours where the target is a speed-up (`>=`).",
+        "ratio were measured in one run on one machine. `ratio` is ours over the other for costs",
+        "(a step, memory) and the other over ours where the target is a speed-up (`>=`).",
         "",
     ]
     for name, result in sorted(results.items()):
