@@ -6,6 +6,7 @@ import json
 
 import yaml
 
+from evenloop.report.command import command_of
 from evenloop.report.sections import Section, Table
 from evenloop.report.study import Study
 
@@ -27,7 +28,7 @@ def build(study: Study) -> Section:
         ("evenloop", f"{manifest.get('evenloop', '')} (source {manifest.get('source', '')})"),
         *((name, str(v)) for name, v in manifest.get("versions", {}).items()),
         ("CPU seconds", _cpu(study)),
-        ("command", f"evenloop run {study.config.name.removesuffix('-small')}"),
+        ("command", command_of(study.config)),
     ]
     known = [(name, value) for name, value in rows if value]
     return Section(
