@@ -112,13 +112,7 @@ class Generation:
     def _new_generator(self) -> nn.Module:
         seed = self.rng.at("generator", "net").seed
         shape, options = tuple(self.data.x.shape[1:]), self.loop.generator_options
-        model = build_generator(self.loop.generator, shape, seed=seed, options=options)
-        if isinstance(model, Vae) and model.cells not in (0, self.strata.size):
-            raise ValueError(
-                f"generator_options: cells={model.cells}, but there are {self.strata.size} strata "
-                f"({', '.join(self.strata.names)})"
-            )
-        return model
+        return build_generator(self.loop.generator, shape, seed=seed, options=options)
 
     def generator(
         self, parent: nn.Module | None, teacher: nn.Module, group_annotator: nn.Module

@@ -11,7 +11,7 @@ natural rows, say they are. The loop measures them, not the world.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -26,7 +26,13 @@ from evenloop.loops._regenerate import (
     Generation,
     group_columns,
 )
-from evenloop.models.generators import BringsObjective, build_generator
+from evenloop.models.generators import (
+    BringsObjective,
+    FitsItself,
+    build_generator,
+    check_samples,
+)
+from evenloop.models.vae import Vae
 from evenloop.objectives.vae import PRESETS
 from evenloop.recipe import Recipe
 from evenloop.rng import Rng
@@ -172,11 +178,20 @@ class Regenerate(Loop):
         groups = group_columns(world, data)
         strata = GroupIndex.of(data, [LABEL, *groups])
         quotas(self.generator_batch, strata.size, self.ideal)
-        build_generator(
-            self.generator, tuple(data.x.shape[1:]), seed=0, options=self.generator_options
-        )
+        self._check_generator(tuple(data.x.shape[1:]), strata.names)
         for warning in self.lost_strata(world, data):
             _log.warning("%s", warning)
+
+    def _check_generator(self, shape: tuple[int, ...], strata: Sequence[str]) -> None:
+        """Its options and, where it can draw before it is trained, what its samples look like."""
+        model = build_generator(self.generator, shape, seed=0, options=self.generator_options)
+        if isinstance(model, Vae) and model.cells not in (0, len(strata)):
+            raise ValueError(
+                f"generator_options: cells={model.cells}, but there are {len(strata)} strata "
+                f"({', '.join(strata)}); give as many cells, or 0"
+            )
+        if not isinstance(model, FitsItself):
+            check_samples(model.sample(2, Rng.of(0).gen()), shape, name="the untrained generator")  # type: ignore[operator]
 
     def generator_recipe(self, base: Recipe) -> Recipe:
         """The loop's own settings over the world's device, precision and the like."""

@@ -59,13 +59,15 @@ class Folded(nn.Sequential):
         assert isinstance(linear, nn.Linear)
         assert isinstance(up, nn.ConvTranspose2d)
         assert up.bias is not None
+        padding = up.padding
+        assert not isinstance(padding, str)
         if len(z) <= len(linear.weight[0]) + 1:
             return self._rest(up(shape(linear(z))))
         columns = shape(torch.cat([linear.weight.t(), linear.bias[None]]))
-        maps = conv_transpose2d(columns, up.weight, None, up.stride, up.padding)
+        maps = conv_transpose2d(columns, up.weight, None, up.stride, padding)
         start = maps[-1] + up.bias[:, None, None]
         made = torch.addmm(start.flatten(), z, maps[:-1].flatten(1))
-        return self._rest(made.unflatten(1, maps.shape[1:]))
+        return self._rest(made.view(-1, *maps.shape[1:]))
 
     def _rest(self, x: Tensor) -> Tensor:
         for layer in list(self)[3:]:

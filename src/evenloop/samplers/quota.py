@@ -145,11 +145,7 @@ def stratified_batch(
                 break
             drawn = drawn.more(extra)
         missing = batch - torch.minimum(quota, drawn.count()).sum(1)
-        if fill == "surplus":
-            chosen = drawn.kept_then_surplus(quota, batch)
-        else:
-            chosen = drawn.repeated(quota) if fill == "repeat" else drawn.kept(quota)
-        drawn, chosen = drawn.topped_up(chosen, batch)
+        drawn, chosen = drawn.topped_up(drawn.chosen(quota, batch, fill), batch)
         spot = _shuffled(chosen, drawn.block[chosen], generator).view(blocks, batch)
         return Stratified(drawn.x[spot], drawn.cell[spot], first, missing)
 
@@ -206,6 +202,12 @@ class _Drawn:
         within = torch.empty_like(rank, dtype=torch.bool)
         within[order] = rank < quota[self.cell[order]]
         return within
+
+    def chosen(self, quota: Tensor, batch: int, fill: str) -> Tensor:
+        """Positions of what the rows drawn so far give each block by the rule of `fill`."""
+        if fill == "surplus":
+            return self.kept_then_surplus(quota, batch)
+        return self.repeated(quota) if fill == "repeat" else self.kept(quota)
 
     def kept(self, quota: Tensor) -> Tensor:
         """Positions of the rows within their quota, in draw order."""
