@@ -50,3 +50,12 @@ def test_equal_figures_are_equal_bytes() -> None:
         line_figure("t", [Line("a", np.array([1.0, 2.0]))], ylabel="y") for _ in range(2)
     )
     assert first == second
+
+
+def test_points_may_be_called_by_other_numbers_than_theirs():
+    line = Line("share", np.linspace(0.5, 0.6, 22))
+    plain = line_figure("t", [line], ylabel="y")
+    named = line_figure("t", [line], ylabel="y", at=range(10, 230, 10))
+    assert ">21<" in plain
+    assert ">220<" in named
+    assert ">21<" not in named

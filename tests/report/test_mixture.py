@@ -90,7 +90,8 @@ def test_a_single_round_shows_the_shares_inside_its_training(study):
     one = replace(study, records=records, table=table_of(study.config, records))
     figures = mixture.build(one).figures
     assert len(figures) == 2
-    assert all("points from update 1 to 22" in figure for figure in figures)
+    assert all("update (22 points)" in figure for figure in figures)
+    assert all(">22<" in figure for figure in figures)  # updates are counted from 1
     bare = replace(records[0].rows[0], values={"method": "real"})
     records[0].rows[0] = records[1].rows[0] = bare
     none = replace(study, records=records, table=table_of(study.config, records))

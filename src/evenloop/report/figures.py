@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import matplotlib as mpl
@@ -72,6 +73,7 @@ def line_figure(
     ylabel: str,
     xlabel: str = "round",
     zero: bool = False,
+    at: Sequence[int] = (),
     size: tuple[float, float] = (4.6, 3.3),
 ) -> str:
     """An SVG element with one panel; colour and line style both tell the lines apart.
@@ -81,6 +83,7 @@ def line_figure(
         lines: at most eight with a colour of their own; the rest repeat.
         ylabel, xlabel: of the axes, with units.
         zero: whether to draw the line of zero.
+        at: what the points are called on the axis, where they are not 0, 1, ...
         size: in inches; the page scales it.
     """
     with mpl.rc_context(SETTINGS):
@@ -88,6 +91,8 @@ def line_figure(
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         frame(axes, title, xlabel, ylabel)
+        if at:
+            axes.xaxis.set_major_formatter(partial(_called, at))
         if zero:
             axes.axhline(0, color=FAINT, linewidth=0.8)
         crowded = len(lines) > CROWDED
@@ -99,6 +104,13 @@ def line_figure(
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     return as_element(text.getvalue(), _described(title, lines))
+
+
+def _called(at: Sequence[int], place: float, _: int | None = None) -> str:
+    """What the point at a place of the axis is called; nothing between and beside them."""
+    whole = round(place)
+    inside = abs(place - whole) < 1e-6 and 0 <= whole < len(at)
+    return str(at[whole]) if inside else ""
 
 
 def legend(figure: Figure, drawn: Sequence[Artist], names: Sequence[str]) -> None:

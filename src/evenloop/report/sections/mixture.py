@@ -83,7 +83,7 @@ def _paths(study: Study, prefix: str, cells: Sequence[str]) -> list[str]:
     inside = _inside(study, prefix) if study.rounds == 1 else None
     for symbol, title in (("lambda", "Share inside the label"), ("mu", "Share of real rows")):
         if inside is not None:
-            lines, xlabel = inside[symbol], inside["over"]
+            lines, at = inside[symbol], inside["at"]
         else:
             named = [f"{prefix}{symbol} {cell}" for cell in cells]
             lines = [
@@ -91,11 +91,12 @@ def _paths(study: Study, prefix: str, cells: Sequence[str]) -> list[str]:
                 for cell, name in zip(cells, named, strict=True)
                 if study.has(name, "notes")
             ]
-            xlabel = "round"
+            at = []
         lines = sorted(lines, key=lambda line: -_travel(line))
         if lines:
             title = title if len(lines) <= NAMED else f"{title} (the {NAMED} that moved most)"
-            figures.append(line_figure(title, lines[:NAMED], ylabel=symbol, xlabel=xlabel))
+            xlabel = f"update ({len(at)} points)" if at else "round"
+            figures.append(line_figure(title, lines[:NAMED], ylabel=symbol, xlabel=xlabel, at=at))
     return figures
 
 
@@ -106,10 +107,7 @@ def _inside(study: Study, prefix: str) -> dict[str, Any] | None:
     points = min((len(path["updates"]) for path in paths), default=0)
     if points < 2:
         return None
-    found: dict[str, Any] = {
-        "over": f"{points} points from update {paths[0]['updates'][0]} to "
-        f"{paths[0]['updates'][points - 1]}"
-    }
+    found: dict[str, Any] = {"at": paths[0]["updates"][:points]}
     for symbol in ("lambda", "mu"):
         over = np.array([path[symbol][:points] for path in paths])
         lines = []
