@@ -35,6 +35,8 @@ from evenloop.samplers.quota import stratified_batch
 from evenloop.worlds.coloured import ColoredMNIST, assign_like_the_study, paint
 from evenloop.worlds.painted import Painted
 
+from .regenerate_parts import pieces
+
 CHECKOUT = "EVENLOOP_FAIRFEEDBACKLOOPS"
 ROWS, BATCH, BUDGET, REPEATS = 1280, 256, 64, 3
 Row = dict[str, Any]
@@ -203,6 +205,23 @@ def generations(train: Any) -> Iterator[Row]:
             yield row(f"{name}, {ROWS} rows", *paired(ours_once, theirs_once), target)
 
 
+def parts(train: Any) -> Iterator[Row]:
+    """CPU seconds of one batch by part."""
+    data = natural(ROWS)
+    side = their_side(train, data, "both")
+    parent, annotator = train.model.VariationalAutoencoder(), train.model.SimpleCNN()
+    known = {"sample_from": parent, "label_from": annotator, "group_from": annotator}
+    with their_way():
+        side.train_generator(1, True, **known)
+        side.train_classifier(gen=1, **known)
+    work = pieces(
+        side, parent.eval(), annotator.eval(), net(Rng.of(0)), data, their_way,
+        batch=BATCH, budget=BUDGET,
+    )  # fmt: skip
+    for name, ours, theirs in work:
+        yield row(f"part: {name}", *paired(ours, theirs, 5), "")
+
+
 def second_generation(loop: Regenerate, world: World) -> Callable[[], object]:
     """What runs the generation after the first, which is run here."""
     rng = Rng.of(0)
@@ -341,6 +360,7 @@ def measured() -> Iterator[Row]:
     if path := os.environ.get(CHECKOUT):
         with torch.random.fork_rng(), checkout(str(Path(path).resolve())) as train:
             yield from generations(train)
+            yield from parts(train)
             yield metric_table(train)
             yield from building(train)
             yield from pool(train)
