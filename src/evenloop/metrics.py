@@ -225,11 +225,15 @@ def _perplexities(at: _At, row: Row) -> Iterator[Entry]:
     """Of people's texts: by tokens, and as published, where batches weigh by their rows."""
     for key, moments in row.moments.items() if f"audit.{BATCH_LOSS}" in row.moments else ():
         name = key.removeprefix("audit.").removesuffix(".all")
-        if name == "loss" or (name == BATCH_LOSS and moments.groups == ALL):
-            shown = "perplexity" if name == "loss" else "published perplexity"
-            loss = measures.mean(moments, name=shown)
+        if name == "loss":
+            loss = measures.mean(moments, name="perplexity")
             limits = {part: np.exp(getattr(loss, part)) for part in ("value", "low", "high")}
             yield from at.estimate("audit", replace(loss, **limits))
+        elif name == BATCH_LOSS and moments.groups == ALL:
+            # Rows of a batch share one number, so their spread gives no limits.
+            n, total = moments.table[0, :2]
+            published = float(np.exp(total / n))
+            yield at.entry("audit", "all", "published perplexity", published, n=int(n))
 
 
 def _with_all(at: _At, split: str, moments: Moments, name: str) -> Iterator[Entry]:

@@ -328,6 +328,8 @@ def test_a_run_has_both_perplexities(tmp_path: Path) -> None:
     for part in ("value", "low", "high"):
         assert table.loc["perplexity", part] == pytest.approx(np.exp(loss[part]))
     # 30 rows are one batch of the published evaluation, whose mean is by tokens
-    published = table.loc["published perplexity", "value"]
-    assert published == pytest.approx(table.loc["perplexity", "value"])
+    published = table.loc["published perplexity"]
+    assert published["value"] == pytest.approx(table.loc["perplexity", "value"])
+    assert np.isnan(published["low"])
+    assert published["n"] == 30
     assert BATCH_LOSS not in table.index
