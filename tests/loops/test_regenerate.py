@@ -354,7 +354,15 @@ class Drawn(nn.Module):
     ("fields", "match"),
     [
         ({"loss": "bce"}, "loss must be one of"),
-        ({"synthetic": 1.2}, r"share in \[0, 1\]"),
+        ({"synthetic": 1.2}, r"synthetic must be a share in \[0, 1\]"),
+        ({"annotator_floor": 80}, r"annotator_floor must be a share in \[0, 1\], got 80"),
+        ({"annotator_epochs": 0}, "annotator_epochs must be at least 1, got 0"),
+        ({"annotator_batch": 0}, "annotator_batch must be at least 1, got 0"),
+        ({"beta": -1.0}, "beta must be at least 0, or None, got -1"),
+        ({"setting": "seqclas"}, "setting has no 'seqclas'; did you mean 'seqclass'"),
+        ({"reparation": "cla"}, "reparation has no 'cla'"),
+        ({"draws": "pol"}, "draws has no 'pol'; did you mean 'pool'"),
+        ({"generator_draws": "fersh"}, "generator_draws has no 'fersh'; did you mean 'fresh'"),
         ({"tolerance": 1.5}, r"tolerance must be a difference of shares in \[0, 1\]"),
         ({"population": 0}, "population must be at least 1"),
         ({"blocks": 0}, "blocks must be at least 1"),
@@ -382,6 +390,8 @@ def test_bad_fields_are_named_before_anything_is_trained(fields: Any, match: str
     started(
         reparation="classifier", budget=1, ideal=(0.1, 0.2, 0.3, 0.4), validation=10, tolerance=0.1
     )()
+    started(setting="seqclass", draws="pool", generator_draws="pool", beta=0.0)()
+    started(annotator_epochs=1, annotator_batch=1, annotator_floor=1.0, synthetic=0.0)()
     started(generator_options={"cells": 4})()
     started(generator=lambda **shape: Drawn(2, 8, 8))()
 

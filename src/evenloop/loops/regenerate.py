@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -39,13 +39,19 @@ from evenloop.rng import Rng
 from evenloop.samplers.quota import Fill, Quota, budget_of, quotas
 from evenloop.samplers.quota_plan import plan_reparation
 from evenloop.seams import Objective
+from evenloop.words import nearest
 
 __all__ = ["Regenerate"]
 
 _log = logging.getLogger(__name__)
-LEAST = {"natural": 0, "population": 1, "quality": 0, "validation": 0, "blocks": 1}
+LEAST = {
+    "natural": 0, "population": 1, "quality": 0, "validation": 0, "blocks": 1,
+    "annotator_epochs": 1, "annotator_batch": 1,
+}  # fmt: skip
 Setting = Literal["seqgen-seqclass", "seqgen-nonseqclass", "seqclass"]
 Reparation = Literal["none", "classifier", "generator", "both"]
+Draws = Literal["fresh", "pool"]
+WORDS = {"setting": Setting, "reparation": Reparation, "draws": Draws, "generator_draws": Draws}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +103,8 @@ class Regenerate(Loop):
     budget: int | str = "25%"
     ideal: tuple[float, ...] | None = None
     fill: Fill = "unfiltered"
-    draws: Literal["fresh", "pool"] = "fresh"
-    generator_draws: Literal["fresh", "pool"] = "fresh"
+    draws: Draws = "fresh"
+    generator_draws: Draws = "fresh"
     population: int = 10_000
     quality: int = 0
     validation: int = 0
@@ -118,11 +124,19 @@ class Regenerate(Loop):
     def __post_init__(self) -> None:
         if self.loss not in PRESETS:
             raise ValueError(f"loss must be one of {', '.join(PRESETS)}, got {self.loss!r}")
-        if not 0 <= self.synthetic <= 1:
-            raise ValueError(f"synthetic must be a share in [0, 1], got {self.synthetic}")
+        for name, kind in WORDS.items():
+            word, words = getattr(self, name), get_args(kind)
+            if word not in words:
+                raise ValueError(f"{name} has no {word!r}; {nearest(str(word), words)}")
+        for name in ("synthetic", "annotator_floor"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be a share in [0, 1], got {getattr(self, name)}")
         for name, least in LEAST.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        if self.beta is not None and not self.beta >= 0:
+            raise ValueError(f"beta must be at least 0, or None, got {self.beta}")
         if self.tolerance is not None and not 0 <= self.tolerance <= 1:
             raise ValueError(
                 f"tolerance must be a difference of shares in [0, 1], got {self.tolerance}"
