@@ -1,10 +1,9 @@
-"""Generator feedback: settings, who depends on what, exact drift, every guard."""
+"""Generator feedback: settings, who depends on what, exact drift, interruption."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,43 +16,10 @@ from evenloop.data import Attribute, GroupedData, Schema
 from evenloop.loop import State, World, run
 from evenloop.loops._regenerate import KEY
 from evenloop.loops.regenerate import Regenerate
-from evenloop.models import Pixels, build
-from evenloop.models.vae import small_vae
 from evenloop.recipe import Recipe
 from evenloop.record import Record
 from evenloop.rng import Rng
-
-SMALL: dict[str, Any] = {
-    "generator_options": {"widths": (4, 8), "latent": 3},
-    "generator_epochs": 2,
-    "generator_batch": 32,
-    "population": 200,
-    "blocks": 2,
-}
-
-
-def squares(n: int, seed: int = 0) -> GroupedData:
-    """Bright or dark 8x8 squares in red or green; the colour goes with the label."""
-    gen = Rng.of(seed).at("squares").gen()
-    truth = torch.randint(2, (n,), generator=gen)
-    red = (torch.rand(n, generator=gen) < torch.where(truth == 1, 0.3, 0.7)).long()
-    grey = torch.randint(160, (n, 8, 8), generator=gen) + 8 * truth[:, None, None] + 30
-    x = torch.zeros(n, 2, 8, 8, dtype=torch.uint8)
-    x[torch.arange(n), 1 - red] = grey.to(torch.uint8)
-    schema = Schema(("dark", "bright"), (Attribute("color", ("green", "red")),))
-    return GroupedData.of(x, truth, {"color": red}, schema)
-
-
-def net(rng: Rng) -> nn.Module:
-    inner = build("mlp", channels=2, size=8, classes=2, hidden=(8,), seed=rng.seed)
-    return Pixels(inner, (0.0, 0.0), (1.0, 1.0))
-
-
-def image_world(n: int = 240) -> tuple[World, Audit]:
-    data = squares(n)
-    recipe = Recipe(lr=0.3, batch=16, epochs=3, checkpoint_seconds=0)
-    world = World(data.take(range(n // 4, n)), ("color",), net, recipe)
-    return world, Audit(data.take(range(n // 4)), ("color",))
+from regenerate_kit import SMALL, image_world
 
 
 def smoke() -> tuple[Regenerate, World, Audit]:
@@ -332,146 +298,6 @@ def test_label_noise_of_a_chain_follows_its_closed_form() -> None:
         labels ^= torch.rand(n, generator=gen) < rate
         want = (1 + np.prod([1 - 2 * e for e in rates[: g + 1]])) / 2
         assert float((~labels).double().mean()) == pytest.approx(want, abs=0.004)
-
-
-def started(**fields: Any) -> Callable[[], State]:
-    world, _ = image_world()
-    return lambda: Regenerate(**fields).init(world, None, Rng.of(0))
-
-
-class Drawn(nn.Module):
-    """A generator whose pictures are of one shape and value, whatever it is asked for."""
-
-    def __init__(self, *shape: int, to: float = 1.0) -> None:
-        super().__init__()
-        self.shape, self.to_value = shape, to
-
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        return torch.full((n, *self.shape), self.to_value)
-
-
-@pytest.mark.parametrize(
-    ("fields", "match"),
-    [
-        ({"loss": "bce"}, "loss must be one of"),
-        ({"synthetic": 1.2}, r"synthetic must be a share in \[0, 1\]"),
-        ({"annotator_floor": 80}, r"annotator_floor must be a share in \[0, 1\], got 80"),
-        ({"annotator_epochs": 0}, "annotator_epochs must be at least 1, got 0"),
-        ({"annotator_batch": 0}, "annotator_batch must be at least 1, got 0"),
-        ({"beta": -1.0}, "beta must be at least 0, or None, got -1"),
-        ({"setting": "seqclas"}, "setting has no 'seqclas'; did you mean 'seqclass'"),
-        ({"reparation": "cla"}, "reparation has no 'cla'"),
-        ({"draws": "pol"}, "draws has no 'pol'; did you mean 'pool'"),
-        ({"generator_draws": "fersh"}, "generator_draws has no 'fersh'; did you mean 'fresh'"),
-        ({"tolerance": 1.5}, r"tolerance must be a difference of shares in \[0, 1\]"),
-        ({"population": 0}, "population must be at least 1"),
-        ({"blocks": 0}, "blocks must be at least 1"),
-        ({"reparation": "classifier", "budget": 0}, "curates nothing"),
-        ({"reparation": "classifier", "budget": "0%"}, "curates nothing"),
-        ({"ideal": (0.5, 0.4)}, "sum to 1"),
-        ({"setting": "seqclass", "reparation": "generator"}, "one for all"),
-        ({"generator_lr": 0.0}, "lr must be"),
-        ({"natural": 500}, "the world has 180 rows"),
-        ({"validation": 180}, "leaves none of 180 rows"),
-        ({"ideal": (0.5, 0.5)}, "one share for each of 4 strata"),
-        ({"generator": "vae28"}, "size must be 28"),
-        ({"generator": "vea28"}, "did you mean 'vae28'"),
-        ({"generator_options": {"cells": 3}}, "cells=3, but there are 4 strata"),
-        (
-            {"generator": lambda **shape: Drawn(1, 8, 8)},
-            r"generator made rows of shape \(1, 8, 8\)",
-        ),
-        ({"generator": lambda **shape: Drawn(2, 8, 8, to=1.5)}, r"pixels in \[1.5, 1.5\]"),
-    ],
-)
-def test_bad_fields_are_named_before_anything_is_trained(fields: Any, match: str) -> None:
-    with pytest.raises(ValueError, match=match):
-        started(**fields)()
-    started(
-        reparation="classifier", budget=1, ideal=(0.1, 0.2, 0.3, 0.4), validation=10, tolerance=0.1
-    )()
-    started(setting="seqclass", draws="pool", generator_draws="pool", beta=0.0)()
-    started(annotator_epochs=1, annotator_batch=1, annotator_floor=1.0, synthetic=0.0)()
-    started(generator_options={"cells": 4})()
-    started(generator=lambda **shape: Drawn(2, 8, 8))()
-
-
-def test_groups_are_needed() -> None:
-    world, _ = image_world()
-    with pytest.raises(ValueError, match="at least one group column"):
-        Regenerate().init(replace(world, by=("truth",)), None, Rng.of(0))
-
-
-def test_a_lost_stratum_is_announced_before_the_run(caplog: pytest.LogCaptureFixture) -> None:
-    world, audit = image_world()
-    rows = ~((world.data.truth == 1) & (world.data.attribute("color") == 1))
-    world = replace(world, data=world.data.take(rows.nonzero().flatten()))
-    loop = Regenerate(reparation="classifier", **SMALL)
-    with caplog.at_level("WARNING"):
-        loop.init(world, None, Rng.of(0))
-    assert "stratum bright red" in caplog.text
-    assert "No budget can fill" in caplog.text
-    row = run(loop, world, audit, rounds=1).rows[0]
-    assert any("bright red" in alarm for alarm in row.alarms)
-
-
-def test_poor_annotators_are_announced() -> None:
-    world, audit = image_world()
-    world = replace(world, recipe=replace(world.recipe, lr=1e-6))
-    alarms = run(Regenerate(annotator_floor=0.99, **SMALL), world, audit, rounds=1).rows[0].alarms
-    assert any("label annotator is right on" in alarm for alarm in alarms)
-    good = run(Regenerate(annotator_floor=0.0, **SMALL), *image_world(), rounds=1).rows[0]
-    assert good.alarms == ()
-
-
-def test_a_loss_that_is_not_finite_names_generation_and_step() -> None:
-    world, audit = image_world()
-    loop = Regenerate(**(SMALL | {"generator_lr": 1e30, "generator_optimizer": "sgd"}))
-    with pytest.raises(FloatingPointError, match=r"round/0/generator, epoch \d, step \d"):
-        run(loop, world, audit, rounds=2)
-
-
-def test_generations_before_a_loss_that_is_not_finite_are_kept(tmp_path: Path) -> None:
-    built = 0
-
-    def spoilt(**shape: Any) -> nn.Module:
-        """The VAE; its fourth (untrained, first, its copy as a parent, second) is not finite."""
-        nonlocal built
-        built += 1
-        vae = small_vae(channels=shape["channels"], size=shape["size"], widths=(4, 8), latent=3)
-        if built == 4:
-            nn.init.constant_(vae.mu.weight, float("nan"))
-        return vae
-
-    loop = Regenerate(**(SMALL | {"generator": spoilt, "generator_options": {}}))
-
-    def continued() -> Record:
-        record = Record.open(tmp_path / "run", {"config": {}, "seed": 0})
-        return run(loop, *image_world(), rounds=2, record=record)
-
-    with pytest.raises(FloatingPointError, match="round/1/generator, epoch 0, step 0"):
-        continued()
-    kept = Record.open(tmp_path / "run", {"config": {}, "seed": 0})
-    assert [row.round for row in kept.rows] == [0]
-    assert len(list((tmp_path / "run" / "state").iterdir())) > 0
-    assert [row.round for row in continued().rows] == [0, 1]
-
-
-def test_samples_outside_the_pixel_range_name_the_generation() -> None:
-    class Loud(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.scale = nn.Parameter(torch.ones(()))
-
-        def fit(self, x: Tensor, *, generator: torch.Generator) -> None:
-            self.shape = x.shape[1:]
-
-        def sample(self, n: int, generator: torch.Generator) -> Tensor:
-            return torch.full((n, *self.shape), 2.0)
-
-    loop = Regenerate(**(SMALL | {"generator": lambda **shape: Loud(), "generator_options": {}}))
-    with pytest.raises(ValueError, match=r"generator of round 0 made pixels in \[2, 2\]"):
-        run(loop, *image_world(), rounds=1)
 
 
 class Interrupted(Exception):
