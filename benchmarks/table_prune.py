@@ -90,23 +90,24 @@ def cells_below(runs: Path) -> Iterable[Cell]:
                 yield Cell(config, done, round)
 
 
-def setting(cell: Cell) -> tuple[str, str, float]:
-    """What is predicted, whose gaps are bounded, and by what."""
-    target = str(cell.config.world.get("target", "class"))
-    return target, " x ".join(cell.config.by), cell.loop["tolerance"]
+def setting(cell: Cell) -> tuple[str, str, str, float]:
+    """Where from and what is predicted, whose gaps are bounded, and by what."""
+    world = cell.config.world
+    groups = ["class" if name == "truth" else name for name in cell.config.by]
+    return world["name"], world.get("target", "class"), " x ".join(groups), cell.loop["tolerance"]
 
 
 def tables(runs: Path) -> str:
     """A Markdown table for every setting."""
-    found: dict[tuple[str, str, float], list[Cell]] = {}
+    found: dict[tuple[str, str, str, float], list[Cell]] = {}
     for cell in cells_below(runs):
         found.setdefault(setting(cell), []).append(cell)
     lines = []
-    for (target, groups, tolerance), cells in sorted(found.items(), reverse=True):
+    for (world, target, groups, tolerance), cells in sorted(found.items()):
         one = cells[0]
         lines += [
-            f"**Target {target}, groups {groups}**, tolerance {100 * tolerance:g}; dense net "
-            f"{one.accuracy('fit.reference')} on the training rows, "
+            f"**{world}: target {target}, groups {groups}**, tolerance {100 * tolerance:g}; dense "
+            f"net {one.accuracy('fit.reference')} on the training rows, "
             f"{one.accuracy('audit.reference')} on the audit split",
             "",
             f"| {' | '.join(HEAD)} |",
