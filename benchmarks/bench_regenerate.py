@@ -171,10 +171,14 @@ def their_side(train: Any, data: GroupedData, reparation: str) -> Any:
     return side
 
 
-def recipe(epochs: int, half: bool) -> Recipe:
-    """The study's classifier recipe, in single precision or in bf16 with channels last."""
-    fast: dict[str, Any] = {"precision": "bf16", "channels_last": True} if half else {}
-    return Recipe(lr=0.1, batch=BATCH, epochs=epochs, **fast)
+PLAIN: dict[str, Any] = {}
+LAST: dict[str, Any] = {"channels_last": True}
+HALF: dict[str, Any] = {"precision": "bf16", "channels_last": True}
+
+
+def recipe(epochs: int, how: dict[str, Any]) -> Recipe:
+    """The study's classifier recipe, in single precision or as `how` says."""
+    return Recipe(lr=0.1, batch=BATCH, epochs=epochs, **how)
 
 
 def generations(train: Any) -> Iterator[Row]:
@@ -198,10 +202,10 @@ def generations(train: Any) -> Iterator[Row]:
                     gen=1, sample_from=made, label_from=annotator, group_from=annotator
                 )
 
-        for half in (False, True):
-            ours_once = second_generation(loop, World(data, ("color",), net, recipe(1, half)))
+        for how, said in ((PLAIN, ""), (HALF, ", ours in bf16")):
+            ours_once = second_generation(loop, World(data, ("color",), net, recipe(1, how)))
             name = "un-repaired generation" if ours == "none" else "STAR-curated generation"
-            name += ", ours in bf16" if half else ""
+            name += said
             yield row(f"{name}, {ROWS} rows", *paired(ours_once, theirs_once), target)
 
 
@@ -347,9 +351,9 @@ def pool(train: Any) -> Iterator[Row]:
                 )
 
         seconds = cpu(theirs, 1)
-        for half in (False, True):
-            world = World(data, ("color",), net, recipe(30, half))
-            what = f"pool mode, {name} classifier of 30 epochs" + (", bf16" if half else "")
+        for how, said in ((PLAIN, ""), (LAST, ", channels last"), (HALF, ", bf16")):
+            world = World(data, ("color",), net, recipe(30, how))
+            what = f"pool mode, {name} classifier of 30 epochs{said}"
             mine = cpu(second_generation(loop, world), 1)
             yield row(f"{what}, {ROWS} rows", mine, seconds, ">= 5")
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from evenloop.build import assemble, check
 from evenloop.config import ConfigError, RunConfig, load
+from evenloop.counts import Counts
 from evenloop.loop import run
 from evenloop.loops.relabel import Relabel
 from evenloop.record import Record
@@ -16,6 +20,7 @@ from evenloop.report.generation_arms import generation_sections
 from evenloop.report.sections.bought import build as bought
 from evenloop.report.sections.generations import build
 from evenloop.report.sections.made import build as made
+from evenloop.report.sections.rates import build as rates
 from evenloop.report.sections.samples import build as rows_that_entered
 from evenloop.report.study import Study
 from evenloop.study.compare import table_of
@@ -59,6 +64,42 @@ def test_many_groups_are_a_table_of_shares_against_natural_rows() -> None:
     assert ">group<" in groups
     assert groups.count("%<") == 20
     assert cells.count("%<") == 20
+
+
+def counted(*table: list[list[int]]) -> Any:
+    """A record of one generation with these audit counts of green and red."""
+    names, rows = ("green", "red"), np.array(table)
+    audit, natural = (
+        Counts(t, names, ("0", "1")) for t in (rows, np.array([[[3, 0], [0, 7]]] * 2))
+    )
+    counts = {"audit": audit, "population": audit, "train": natural}
+    return SimpleNamespace(rows=[SimpleNamespace(counts=counts)])
+
+
+def test_rates_of_groups_are_taken_in_each_seed_then_averaged() -> None:
+    one = counted([[8, 2], [1, 9]], [[6, 4], [5, 5]])
+    two = counted([[5, 5], [0, 10]], [[10, 0], [10, 0]])
+    config = tiny()
+    section = rates(Study(Path("."), config, {0: one, 1: two}, pd.DataFrame(), None))
+    assert section is not None
+    assert "natural rows, red from 0.7 to 0.7" in section.figures[0]
+    rows = {row[0]: tuple(row[1:]) for row in section.tables[0].rows}
+    assert rows["accuracy"] == ("0.800", "0.525", "0.275", "0.657")
+    assert rows["selection rate"] == ("0.650", "0.225", "0.425", "0.409")
+    assert rows["true positive rate"] == ("0.950", "0.250", "0.700", "0.278")
+    assert rows["false positive rate"] == ("0.350", "0.200", "0.350", "0.250")
+    assert rows["equalized odds"] == ("", "", "0.700", "0.250")
+    assert rows["audit rows"] == ("20", "20", "", "")
+
+
+def test_a_rate_that_nobody_has_is_not_estimable() -> None:
+    empty = counted([[4, 0], [0, 0]], [[3, 0], [0, 0]])
+    section = rates(Study(Path("."), tiny(), {0: empty}, pd.DataFrame(), None))
+    assert section is not None
+    rows = {row[0]: tuple(row[1:]) for row in section.tables[0].rows}
+    assert rows["true positive rate"] == ("not estimable",) * 4
+    assert rows["selection rate"] == ("0.000", "0.000", "0.000", "not estimable")
+    assert rows["accuracy"] == ("1.000", "1.000", "0.000", "1.000")
 
 
 def ran(name: str, *more: str) -> Study:
@@ -124,7 +165,9 @@ def test_other_loops_have_no_such_section() -> None:
     config = tiny()
     world, audit = small_world(100)
     records = {0: run(Relabel(n0=20, human=2, machine=4), world, audit, rounds=1)}
-    assert build(Study(Path("."), config, records, table_of(config, records), None)) is None
+    other = Study(Path("."), config, records, table_of(config, records), None)
+    assert build(other) is None
+    assert rates(other) is None
 
 
 def test_the_audit_rows_are_the_test_split_and_the_seed_colours_the_world() -> None:

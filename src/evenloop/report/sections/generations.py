@@ -126,9 +126,9 @@ def _first_draws(study: Study, cells: list[str]) -> list[str]:
 
 
 def _loss(study: Study) -> str | None:
-    if not study.has("generator_loss", "notes"):
-        return None
     line = _note(study, "last epoch", "generator_loss")
+    if np.isfinite(line.value).sum() < 2:  # one generator for all generations has no course
+        return None
     return line_figure("Loss of the generator", [line], ylabel="mean over the last epoch")
 
 
