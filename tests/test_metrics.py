@@ -37,6 +37,7 @@ def test_columns_and_seed() -> None:
     ("metric", "split", "wanted"),
     [
         ("bias", "audit", [0.05, 0.11, -0.05]),
+        ("size of bias", "audit", [0.05, 0.11, 0.05]),
         ("gap to labels", "audit", [0.05, 0.05, -0.09]),
         ("accuracy", "audit", [0.95, 0.89, 0.95]),
         ("selection rate of yes", "audit", [0.3, 0.36, 0.2]),
@@ -49,6 +50,16 @@ def test_columns_and_seed() -> None:
 )
 def test_values_by_hand(metric: str, split: str, wanted: list[float]) -> None:
     assert cells(table(ROWS), metric, split)["value"].tolist() == pytest.approx(wanted)
+
+
+def test_the_size_of_a_bias_has_limits_of_a_size() -> None:
+    found = table(ROWS).set_index(["metric", "round"])
+    for t in range(3):
+        bias, size = found.loc[("bias", t)], found.loc[("size of bias", t)]
+        crosses = bias["low"] <= 0 <= bias["high"]
+        ends = sorted((abs(bias["low"]), abs(bias["high"])))
+        assert (size["low"], size["high"]) == pytest.approx((0 if crosses else ends[0], ends[1]))
+        assert size["n"] == bias["n"]
 
 
 def test_bounds_are_the_claim_s() -> None:

@@ -176,7 +176,9 @@ def _audit(at: _At, row: Row, track: int | None, groups: bool) -> Iterator[Entry
     if track is not None:
         yield from at.estimate("audit", measures.predicted_share(pooled, track))
         yield from at.estimate("audit", measures.true_share(pooled, track))
-        yield at.limited("bias", share_bias(counts, track))
+        bias = share_bias(counts, track)
+        yield at.limited("bias", bias)
+        yield at.entry("audit", "all", "size of bias", abs(bias.value), *bias.size(), bias.n)
         yield at.limited("gap to labels", share_gap(counts, trained(row), track))
         if groups:
             yield from at.estimate("audit", measures.predicted_share(counts, track))
