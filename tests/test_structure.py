@@ -27,6 +27,7 @@ from evenloop.objectives.group_dro import GroupDRO
 from evenloop.readings import padded
 from evenloop.recipe import Recipe
 from evenloop.record import Record
+from evenloop.report.arms import Arms, sections_of
 from evenloop.report.sections import feedback, groups, samples, texts, writing
 from evenloop.report.study import Study
 from evenloop.rng import Rng
@@ -438,6 +439,15 @@ class TestReport:
         assert "Agreement with people: both even or odd" in words
         assert "Agreement with people's class by side" in words.replace("&#x27;", "'")
         assert "Accuracy" not in words
+
+    def test_a_sweep_calls_it_so_too(self, tmp_path: Path) -> None:
+        study = self.study(tmp_path)
+        found = sections_of(Arms("pairs", {"one": study, "other": study}, ("bias",)))
+        titles = [section.title for section in found]
+        assert "Agreement with people's class, group by group" in titles
+        assert "Who was helped" not in titles
+        (by_group,) = [s for s in found if s.title.startswith("Agreement")]
+        assert by_group.summary[0].startswith("Against 'one' agreement with people's class gained")
 
     def test_rows_are_shown_in_words_and_hidden_ones_folded(self, tmp_path: Path) -> None:
         study = self.study(tmp_path)

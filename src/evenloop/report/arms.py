@@ -235,8 +235,10 @@ def _helped(arms: Arms) -> Section | None:
     if not groups or not arms.others:
         return None
     found = {g: [arms.change(arm, "accuracy", g) for arm in arms.others] for g in groups}
+    study = arms.studies[arms.first]
+    right = study.right
     figures = [
-        forest_figure(f"Accuracy of {group}", found[group], xlabel=f"change from {arms.first!r}")
+        forest_figure(f"{right} of {group}", found[group], xlabel=f"change from {arms.first!r}")
         for group in groups[:NAMED]
     ]
     table = [
@@ -250,17 +252,22 @@ def _helped(arms: Arms) -> Section | None:
         for side, reached in (("gained", _above), ("lost", _below))
     }
     told = [
-        f"Against {arms.first!r} accuracy {side} with limits clear of zero: "
+        f"Against {arms.first!r} {right.lower()} {side} with limits clear of zero: "
         f"{'; '.join(names) or 'nowhere'}."
         for side, names in clear.items()
     ]
-    head = ("arm", "group", "accuracy", f"change from {arms.first!r}")
+    head = ("arm", "group", right.lower(), f"change from {arms.first!r}")
+    harmed = (
+        "That a label counts as the class people gave does not make it a good text or frame."
+        if study.structured
+        else "Who can be harmed: the people of groups whose accuracy falls (quality of service), "
+        "and everyone where all fall."
+    )
     return Section(
-        "Who was helped",
+        f"{right}, group by group" if study.structured else "Who was helped",
         text=[
-            "The groups with the lowest accuracy in the first arm come first. With many groups and "
-            "arms some limits leave out zero by chance. Who can be harmed: the people of groups "
-            "whose accuracy falls (quality of service), and everyone where all fall.",
+            f"The groups with the lowest {right.lower()} in the first arm come first. With many "
+            f"groups and arms some limits leave out zero by chance. {harmed}",
             *told,
         ],
         figures=figures,

@@ -55,6 +55,11 @@ class Study:
         """Whether labels are texts or frames, whose accuracy is how often they count alike."""
         return any(key.endswith(".bias") for key in self.first.moments)
 
+    @property
+    def right(self) -> str:
+        """What the share of rows is called whose label counts as the class that people gave."""
+        return "Agreement with people's class" if self.structured else "Accuracy"
+
     @cached_property
     def _by_metric(self) -> Mapping[tuple[str, str, str], pd.DataFrame]:
         grouped = self.table.groupby(["split", "metric", "group"], sort=False)

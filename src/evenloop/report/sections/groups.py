@@ -28,7 +28,7 @@ def build(study: Study) -> Section | None:
     shown = _worst_first(lines)[:NAMED]
     by = " x ".join(study.config.by)
     more = len(counts.groups) - len(shown)
-    noun = _noun(study)
+    noun = study.right
     right = "share of audit rows" if study.structured else "share right"
     title = f"{noun} by {by}"
     figures = [line_figure(title, [lines[g] for g in shown], ylabel=right)]
@@ -74,11 +74,6 @@ def _worst_first(lines: dict[str, Line]) -> list[str]:
     return sorted(lines, key=lambda g: (np.isnan(_last(lines[g])), _last(lines[g])))
 
 
-def _noun(study: Study) -> str:
-    """What a share of rows is called whose label counts as the class that people gave."""
-    return "Agreement with people's class" if study.structured else "Accuracy"
-
-
 def _extremes(lines: dict[str, Line], noun: str) -> str:
     order = [g for g in _worst_first(lines) if not np.isnan(_last(lines[g]))]
     if len(order) < 2:
@@ -106,6 +101,6 @@ def _table(study: Study) -> Table:
         value = f"{row['value']:.3f}" if known else "not estimable"
         limits = f"[{row['low']:.3f}, {row['high']:.3f}]" if known else ""
         rows.append((str(row["seed"]), str(row["group"]), value, limits, str(row["n"])))
-    noun = _noun(study)
+    noun = study.right
     head = ("seed", "group", noun.lower(), "95 % limits", "audit items")
     return Table(f"{noun} of every group at the last round", head, rows, folded=True)
