@@ -301,6 +301,10 @@ def test_a_model_that_diverged_names_no_single_cell():
         ({"parameters": ["nothing"]}, "parameters= names .*which the model does not have"),
         ({"parameters": ["weight"], "hessian": "cg"}, "works with hessian='identity'"),
         ({"parameters": ["weight"], "reuse": 2}, "reuse=1"),
+        ({"hessian": "foo"}, "hessian must be one of"),
+        ({"hessian": "cg", "hessian_options": {"stepz": 3}}, r"may hold .*got \['stepz'\]"),
+        ({"hessian": "cg", "hessian_options": {"steps": 0}}, "steps must be >= 1"),
+        ({"hessian": "neumann", "hessian_options": {"rate": 0.0}}, "rate must be positive"),
         ({"reuse": 0}, "reuse must be at least 1, got 0"),
         ({"reuse": 2, "draw": "all"}, "works with draw='stratified', got draw='all'"),
     ],
@@ -319,6 +323,37 @@ def test_training_batch_needs_rows_and_a_pass():
     control.model(problem()[0][:3]).sum().backward()
     with pytest.raises(ValueError, match="rows has 4 entries, the batch just trained 3"):
         control.step(torch.arange(4))
+
+
+def test_a_source_that_is_not_held_out_could_not_move():
+    x, cells = problem()
+    real = (cells.source == 0).nonzero().flatten()
+    held = Validation(x[real], CellIndex(cells.label[real], cells.group[real]))
+    with pytest.raises(ValueError, match=r"no rows of source 1.*train_batch.*learn=\('lambda',\)"):
+        controller(val=held)
+    before = (ratios := Ratios(cells, learn=("lambda",))).lam
+    controller(val=held, ratios=ratios).step()
+    assert not torch.equal(ratios.lam, before)
+    keep = (cells.place != 5).nonzero().flatten()
+    with pytest.warns(UserWarning, match=r"no held-out rows of source 1 in \['0 \| 1'\]"):
+        controller(val=Validation(x[keep], cells.take(keep)))
+
+
+def test_held_out_rows_and_cells_that_do_not_fit_are_refused():
+    x, cells = problem()
+    for wrong in (x[:-1], torch.cat([x, x])):
+        with pytest.raises(ValueError, match=f"x has {len(wrong)} rows, cells {len(cells)}"):
+            Validation(wrong, cells)
+
+    class Dicts(torch.utils.data.Dataset):
+        def __len__(self):
+            return len(x)
+
+        def __getitem__(self, row):
+            return {"x": x[row]}
+
+    with pytest.raises(ValueError, match="collate to dict, not to a tensor"):
+        Validation(Dicts(), cells).fetch(torch.arange(2))
 
 
 def test_other_cells_in_validation_are_refused():

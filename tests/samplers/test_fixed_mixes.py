@@ -114,6 +114,22 @@ def test_among_three_groups_the_widest_pair_moves():
     torch.testing.assert_close(sampler.share[1], want)
 
 
+def test_a_plain_loop_goes_on_drawing_where_it_was_saved():
+    _, cells = real_data()
+
+    def fair(seed: int) -> FairBatchSampler:
+        return FairBatchSampler(cells, "eqodds", generator=gen(seed))
+
+    def even(seed: int) -> CellBalanced:
+        return CellBalanced(cells, generator=gen(seed))
+
+    for make, draw in ((fair, lambda s: s.draw(12)), (even, lambda s: next(s.batches(12)))):
+        first, other = make(0), make(1)
+        draw(first)
+        other.load_state_dict(first.state_dict())
+        assert [list(draw(first)) for _ in range(5)] == [list(draw(other)) for _ in range(5)]
+
+
 def test_only_real_rows_are_drawn_and_totals_are_exact():
     cells = mixed()
     sampler = FairBatchSampler(cells, 12, generator=gen(), batches=5)

@@ -144,6 +144,8 @@ def test_solvers_agree_on_a_positive_matrix():
     h = m @ m.T / 6 + torch.eye(6, dtype=F64)
     v = torch.randn(6, generator=g, dtype=F64)
     want = torch.linalg.solve(h + 0.1 * torch.eye(6, dtype=F64), v)
+    with pytest.raises(ValueError, match="Neumann series grows: rate=100 is too large"):
+        solve(lambda u: u, torch.ones(3), "neumann", rate=100.0)
     for method, options in (("exact", {}), ("cg", {"steps": 6}), ("neumann", {"steps": 400})):
         got = solve(lambda u: h @ u, v, method, damping=0.1, **options)
         torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-8)

@@ -79,7 +79,7 @@ def test_adult_states_its_encoding(tmp_path: Path) -> None:
 
 def test_adult_parts_share_a_schema_of_splits(tmp_path: Path) -> None:
     adult(tmp_path)
-    train, test = Adult(tmp_path, "train").load(), Adult(tmp_path, "test").load()
+    train, test = Adult(tmp_path, split="train").load(), Adult(tmp_path, split="test").load()
     assert (len(train), len(test)) == (3, 2)
     assert train.schema.attributes[-1] == test.schema.attributes[-1]
 

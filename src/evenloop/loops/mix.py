@@ -26,6 +26,7 @@ from evenloop.loops._mix_checks import check_world, foreseen, group_columns
 from evenloop.loops._mix_rows import first_rows, is_generated, made_rows
 from evenloop.rng import Rng
 from evenloop.samplers.control import RatioController
+from evenloop.samplers.hypergradient import check_options
 from evenloop.samplers.outer import Aggregate, Fairness, RatioObjective
 from evenloop.samplers.rounding import Rounding
 from evenloop.samplers.validation import Draw
@@ -66,7 +67,7 @@ class Mix(Loop):
         ratio_decay: update t uses ratio_lr / (1 + ratio_decay * t).
         head: name of the linear layer that gives the logits, or "auto", see `HeadTap`.
         parameters: names of the parameters to differentiate instead of the head's.
-        inner_data, hessian, draw, per_cell, size: see `RatioController`.
+        inner_data, hessian, hessian_options, draw, per_cell, size: see `RatioController`.
         reuse: updates that held-out features serve, see there; 0 leaves it to `inner_data`.
         rounding: of the counts in a batch, see `samplers.rounding.whole`.
         freeze_norm: leave the model in eval mode after each update, as the published code did.
@@ -111,6 +112,7 @@ class Mix(Loop):
     warmup: int = 0
     inner_data: Literal["validation", "train_batch"] = "validation"
     hessian: Literal["identity", "neumann", "cg", "exact"] = "identity"
+    hessian_options: Mapping[str, float] = field(default_factory=dict)
     draw: Draw = "stratified"
     per_cell: int = 16
     size: int = 128
@@ -160,6 +162,7 @@ class Mix(Loop):
                 f"inner_data=validation and reuse=1, got {self.hessian}, {self.inner_data} and "
                 f"{self.reuse}"
             )
+        check_options(self.hessian, self.hessian_options)
         self.objective(1, ())
 
     def objective(self, positive: int, sizes: tuple[int, ...]) -> RatioObjective:
@@ -224,6 +227,7 @@ class Mix(Loop):
             head=self.head,
             parameters=self.parameters or None,
             hessian=self.hessian,
+            hessian_options=self.hessian_options,
             every=self.ratio_every,
             warmup=self.warmup,
             lr=self.ratio_lr,

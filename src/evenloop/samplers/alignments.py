@@ -7,6 +7,7 @@ than the identity are ours.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -21,6 +22,7 @@ from evenloop.samplers.held_out import HeldOut
 from evenloop.samplers.hypergradient import (
     Hessian,
     alignment,
+    check_options,
     head_alignment,
     head_direction,
     head_hessian_product,
@@ -83,6 +85,9 @@ class Alignments:
             raise ValueError(
                 f"inner_data must be 'validation' or 'train_batch', got {self.inner_data!r}"
             )
+        check_options(self.hessian, self.hessian_options)
+        if self.inner_data == "validation":
+            self._check_sources()
         if self.parameters is None:
             few = self.held.fetch(torch.arange(1), self.model)
             check_outputs(self.tap.look(few)[1], cells.classes)  # finds the head now
@@ -93,6 +98,32 @@ class Alignments:
                 f"got {self.hessian!r}, {self.inner_data!r} and {self.held.reuse}"
             )
         subset(self.model, self.parameters)
+
+    def _check_sources(self) -> None:
+        """A source is pulled only where held-out rows of it show what training on it does.
+
+        Raises:
+            ValueError: mu is learned and a source has no held-out row.
+        """
+        held, there = self.held.cells.counts, self.ratios.available
+        counts = held.new_zeros(there.shape)
+        counts[: len(held)] = held[: len(counts)]
+        if "mu" not in self.ratios.learn or len(there) == 1:
+            return
+        for source in range(len(there)):
+            missing = there[source] & (counts[source] == 0)
+            if not bool(missing.any()):
+                continue
+            if bool((counts[source] == 0).all()):
+                raise ValueError(
+                    f"val has no rows of source {source}, so its shares would never move: hold "
+                    "some out, set inner_data='train_batch', or learn=('lambda',)"
+                )
+            names = [self.ratios.cells.names[i] for i in missing.flatten().nonzero().flatten()]
+            warnings.warn(
+                f"no held-out rows of source {source} in {names}: its share there does not move",
+                stacklevel=5,
+            )
 
     @property
     def places(self) -> int:

@@ -105,12 +105,14 @@ class CellBalanced(Sampler):
             yield torch.from_numpy(self._draw(batch)).to(data.y.device)
 
     def state_dict(self) -> dict[str, Any]:
-        """The pools."""
-        return self.pools.pools.state_dict()
+        """The pools and the generator: drawing goes on where it was."""
+        pools = self.pools.pools
+        return {"pools": pools.state_dict(), "generator": pools.generator.get_state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`."""
-        self.pools.pools.load_state_dict(state)
+        self.pools.pools.load_state_dict(state["pools"])
+        self.pools.pools.generator.set_state(state["generator"])
 
 
 class Rows(Sampler):

@@ -191,10 +191,18 @@ class FairBatchSampler(Sampler):
         return torch.cat(parts)
 
     def state_dict(self) -> dict[str, Any]:
-        """Shares and pools."""
-        return {"share": self.share.clone(), "pools": self.pools.pools.state_dict()}
+        """Shares, pools, the generator and the steps left: drawing goes on where it was."""
+        pools = self.pools.pools
+        return {
+            "share": self.share.clone(),
+            "pools": pools.state_dict(),
+            "generator": pools.generator.get_state(),
+            "left": self._left,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`."""
         self.share = state["share"].clone()
         self.pools.pools.load_state_dict(state["pools"])
+        self.pools.pools.generator.set_state(state["generator"])
+        self._left = int(state["left"])

@@ -20,6 +20,7 @@ from evenloop.samplers.outer import Outer, RatioObjective, residuals, row_losses
 __all__ = [
     "Hessian",
     "alignment",
+    "check_options",
     "head_alignment",
     "head_direction",
     "head_hessian_product",
@@ -171,16 +172,14 @@ def solve(
     `exact`: a dense solve, for heads of at most a few thousand parameters.
 
     Raises:
-        ValueError: an unknown method, steps below 1, or a negative damping.
+        ValueError: an unknown method, steps below 1, a negative damping, a rate that is not
+            positive, or one with which the Neumann series grows.
 
     >>> h = torch.tensor([2.0, 4.0])
     >>> solve(lambda v: h * v, torch.tensor([2.0, 4.0]), "exact", damping=0.0).tolist()
     [1.0, 1.0]
     """
-    if method not in get_args(Hessian):
-        raise ValueError(f"hessian must be one of {get_args(Hessian)}, got {method!r}")
-    if steps < 1 or damping < 0:
-        raise ValueError(f"steps must be >= 1 and damping >= 0, got {steps} and {damping}")
+    check_options(method, {"steps": steps, "damping": damping, "rate": rate})
     if method == "identity":
         return v
     if method == "neumann":
@@ -188,6 +187,11 @@ def solve(
         for _ in range(steps):
             term = term - rate * (product(term) + damping * term)
             total = total + term
+        if not bool(term.norm() <= 1.001 * v.norm()):
+            raise ValueError(
+                f"the Neumann series grows: rate={rate:g} is too large for this Hessian; lower "
+                "rate in hessian_options, or take hessian='cg'"
+            )
         return rate * total
     if method == "cg":
         return _conjugate_gradients(lambda u: product(u) + damping * u, v, steps)
@@ -195,6 +199,19 @@ def solve(
     dense = torch.stack([product(row) for row in identity], 1) + damping * identity
     solved: Tensor = torch.linalg.solve(dense, v)
     return solved
+
+
+def check_options(method: str, options: Mapping[str, float]) -> None:
+    """Raise `ValueError` unless `solve` takes this method with these options."""
+    if method not in get_args(Hessian):
+        raise ValueError(f"hessian must be one of {get_args(Hessian)}, got {method!r}")
+    if unknown := sorted(set(options) - {"steps", "damping", "rate"}):
+        raise ValueError(f"hessian_options may hold steps, damping and rate, got {unknown}")
+    steps, damping = options.get("steps", 1), options.get("damping", 0.0)
+    if not steps >= 1 or not damping >= 0:
+        raise ValueError(f"steps must be >= 1 and damping >= 0, got {steps} and {damping}")
+    if not options.get("rate", 1.0) > 0:
+        raise ValueError(f"rate must be positive, got {options['rate']}")
 
 
 def _conjugate_gradients(product: Callable[[Tensor], Tensor], v: Tensor, steps: int) -> Tensor:

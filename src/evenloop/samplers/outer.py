@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from typing import Literal, get_args
 
 import torch
@@ -57,6 +58,11 @@ class Outer:
     weight: Tensor
 
 
+def _labels(positive: tuple[int, ...] | int) -> tuple[int, ...]:
+    """The labels; a single one is often written without a tuple."""
+    return (positive,) if isinstance(positive, int) else tuple(positive)
+
+
 @dataclass(frozen=True, slots=True)
 class RatioObjective:
     """fairness_weight * gap + accuracy_weight * mean loss, on real validation rows.
@@ -95,10 +101,13 @@ class RatioObjective:
         if self.reference not in ("pairwise", "pooled"):
             raise ValueError(f"reference must be 'pairwise' or 'pooled', got {self.reference!r}")
         for name in ("accuracy_weight", "fairness_weight"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+            if not 0 <= getattr(self, name) < inf:
+                raise ValueError(
+                    f"{name} must be a number that is not negative, got {getattr(self, name)}"
+                )
         if not self.temperature > 0:
             raise ValueError(f"temperature must be positive, got {self.temperature}")
+        object.__setattr__(self, "positive", _labels(self.positive))
         if not self.positive:
             raise ValueError("positive must name at least one label")
 

@@ -32,6 +32,11 @@ class Validation:
     x: Tensor | Dataset[Any] | Callable[[Tensor], Tensor]
     cells: CellIndex
 
+    def __post_init__(self) -> None:
+        size = len(self.x) if hasattr(self.x, "__len__") else len(self.cells)
+        if size != len(self.cells):
+            raise ValueError(f"x has {size} rows, cells {len(self.cells)}: give both the same rows")
+
     @staticmethod
     def of(
         real: tuple[Tensor, Sequence[int] | Tensor, Sequence[int] | Tensor],
@@ -54,7 +59,13 @@ class Validation:
             return self.x[rows.to(self.x.device)]
         if isinstance(self.x, Dataset):
             items = default_collate([self.x[i] for i in rows.tolist()])
-            inputs: Tensor = items[0] if isinstance(items, (list, tuple)) else items
+            inputs = items[0] if isinstance(items, (list, tuple)) else items
+            if not isinstance(inputs, Tensor):
+                raise ValueError(
+                    f"held-out rows of the dataset collate to {type(inputs).__name__}, not to a "
+                    "tensor or a tuple that begins with one; give a function of rows (n,) to "
+                    "inputs instead"
+                )
             return inputs
         return self.x(rows)
 
