@@ -299,7 +299,8 @@ def _levelled(arms: Arms) -> Iterator[str]:
         if down:
             yield (
                 f"{arm}: levelling down: every cell of group and label that can be compared is "
-                f"less accurate than in {arms.first!r} (seed {', '.join(down)})"
+                f"less accurate than in {arms.first!r} (seed {', '.join(down)}; the few cells of "
+                "one seed may all fall by chance)"
             )
 
 

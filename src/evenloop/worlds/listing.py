@@ -100,7 +100,7 @@ def _words(column: pd.Series, name: str, known: Mapping[str, tuple[str, ...]], w
         row = int(unknown.argmax())
         word = str(column.iloc[row])
         raise ValueError(
-            f"{where}, row {row}: {name} is {word!r}; {nearest(word, codes)}. If the column means "
+            f"{where}, row {row}: {name} is {word!r}; {nearest(word, codes)}; if the column means "
             f"something else, leave it unread with {name}=''"
         )
     return Coded(said.to_numpy(np.int64), tuple(known))
