@@ -71,7 +71,7 @@ def test_groups_that_gained_and_lost_are_named() -> None:
 def test_levelling_down_names_arm_and_seeds() -> None:
     helped = next(s for s in sections_of(arms("real", "worse", "better f")) if s.alarms)
     assert [a.split(":")[0] for a in helped.alarms] == ["worse"]
-    assert "(seed 0, 1)" in helped.alarms[0]
+    assert "(seed 0, 1; the few cells" in helped.alarms[0]
 
 
 def test_arms_of_a_curve_are_joined_and_marked_by_what_differs() -> None:
