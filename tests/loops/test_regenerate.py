@@ -19,7 +19,7 @@ from evenloop.loops.regenerate import Regenerate
 from evenloop.recipe import Recipe
 from evenloop.record import Record
 from evenloop.rng import Rng
-from regenerate_kit import SMALL, image_world
+from regenerate_kit import SMALL, Odd, image_world
 
 
 def smoke() -> tuple[Regenerate, World, Audit]:
@@ -74,10 +74,6 @@ class TestWhoDependsOnWhat:
 
     @pytest.mark.parametrize("reparation", ["none", "generator", "both"])
     def test_generators_see_the_last_classifier_only_under_gen_star(self, reparation: Any) -> None:
-        class Odd(nn.Module):
-            def forward(self, x: Tensor) -> Tensor:
-                return nn.functional.one_hot((x.sum((1, 2, 3)) * 1e5).long() % 2, 2).float()
-
         loop, (world, _) = Regenerate(reparation=reparation, **SMALL), image_world()
         (first,) = generations(loop, rounds=1)
         other = replace(first, models={"classifier": Odd()})
@@ -138,19 +134,47 @@ def test_curation_is_reported() -> None:
     assert "generator.missing_share" not in rows[0].values
 
 
+def test_curation_of_a_generator_that_fits_itself_is_reported() -> None:
+    loop = Regenerate(generator="count", generator_batch=25, population=50, reparation="generator")
+    values = run(loop, *table_world((10, 20, 30, 40)), rounds=2).rows[1].values
+    first = [v for k, v in values.items() if k.startswith("generator.first_share.")]
+    np.testing.assert_allclose(first, [0.1, 0.2, 0.3, 0.4], atol=0.12)
+    assert 0 < values["generator.missing_share"] < 0.5
+
+
+def test_a_classifier_that_trains_itself_is_shown_curated_rows() -> None:
+    strata = []
+
+    class Told(Reader):
+        def train_on(self, x: Tensor, y: Tensor, *, classes: int, seed: int) -> None:
+            super().train_on(x, y, classes=classes, seed=seed)
+            strata.append(torch.bincount((x @ torch.tensor([2.0, 1.0])).long(), minlength=4))
+
+    world, audit = table_world((20, 40, 60, 80))
+    world = replace(world, net=lambda rng: Told(), recipe=Recipe(batch=20))
+    loop = Regenerate(
+        generator="count", generator_batch=25, reparation="classifier", budget="1000%"
+    )
+    row = run(loop, world, audit, rounds=1).rows[0]
+    assert strata[-1].tolist() == [50] * 4
+    assert row.values["classifier.missing_share"] == 0
+
+
+@pytest.mark.parametrize(("counts", "lost"), [((0, 30, 30, 40), 1), ((10, 20, 30, 40), 0)])
+def test_a_stratum_that_is_never_drawn_is_an_alarm(counts: Sequence[int], lost: int) -> None:
+    loop = Regenerate(generator="count", generator_batch=24, population=50, reparation="both")
+    alarms = run(loop, *table_world(counts), rounds=2).rows[1].alarms
+    for who, quota in (("generator", 6), ("classifier", 32)):
+        said = f"none of the rows drawn for the {who}'s batches was 0 a, of which each was to "
+        assert sum(a.startswith(f"{said}hold {quota}") for a in alarms) == lost, alarms
+    assert len(alarms) == 2 * lost
+
+
 def test_validation_rows_only_judge() -> None:
     record = run(Regenerate(validation=60, quality=50, **SMALL), *image_world(), rounds=1)
     assert record.rows[0].counts["validation"].total == 60
     assert record.rows[0].counts["label_annotator"].total == 60
     assert record.rows[0].values["frechet.red"] > 0
-
-
-@pytest.mark.parametrize("draws", ["fresh", "pool"])
-@pytest.mark.parametrize("reparation", ["none", "classifier"])
-def test_fresh_draws_and_pools(draws: Any, reparation: Any) -> None:
-    loop = Regenerate(draws=draws, reparation=reparation, **SMALL)
-    record = run(loop, *image_world(), rounds=2)
-    assert record.rows[1].counts["audit"].total == 60
 
 
 class Told(nn.Module):
@@ -179,21 +203,6 @@ def test_a_generators_pool_is_finite_and_drawn_with_replacement(
     last = generations(Regenerate(**(SMALL | fields)), rounds=2)[1]
     seen = last.extra[KEY]["generator"]["seen"][:180]
     assert len(seen.unique(dim=0)) == pytest.approx(distinct, abs=12)
-
-
-def test_a_conditional_generator_follows_the_strata() -> None:
-    options = {"generator_options": {"widths": (4, 8), "latent": 3, "cells": 4}}
-    for reparation in ("none", "generator"):
-        loop = Regenerate(reparation=reparation, **(SMALL | options))
-        states = generations(loop, rounds=2)
-        share = states[1].extra[KEY]["generator"]["share"]
-        assert float(share.sum()) == pytest.approx(1, abs=1e-5)
-
-
-def test_compat_batching_gives_every_epoch_the_generators_steps() -> None:
-    for reparation in ("none", "classifier"):
-        loop = Regenerate(compat_batching=True, reparation=reparation, **SMALL)
-        assert len(run(loop, *image_world(), rounds=1).rows) == 1
 
 
 class Reader(nn.Module):
@@ -273,6 +282,23 @@ class TestDrift:
         gone = shares[:, :-1] == 0
         assert (shares[:, 1:][gone] > 0).any()
 
+    def test_deviations_shrink_by_the_generated_share(self) -> None:
+        """E(share - natural) in generation g is s^g times the deviation of generation 0."""
+        p, start, share = np.array(self.COUNTS) / 100, (70, 10, 10, 10), 0.6
+        loop, (world, _) = replace(self.LOOP, synthetic=share), table_world(self.COUNTS)
+        away = np.array(start) / 100 - p
+        left = np.zeros((80, 3))
+        for seed in range(len(left)):
+            root = Rng.of(seed)
+            state, _ = loop.step(world, loop.init(world, None, root), 0, root.at("round", 0))
+            state.extra[KEY]["generator"]["count"].copy_(torch.tensor(start))
+            for g in (1, 2, 3):
+                state, _ = loop.step(world, state, g, root.at("round", g))
+                left[seed, g - 1] = (strata_shares(state) - p) @ away / (away @ away)
+        error = left.std(0, ddof=1) / np.sqrt(len(left))
+        assert (error < 0.02).all()
+        assert (np.abs(left.mean(0) - share ** np.arange(1, 4)) < 3.5 * error).all()
+
     def test_a_large_budget_meets_the_ideal_in_one_step(self) -> None:
         loop = replace(self.LOOP, reparation="generator", budget="4000%", generator_batch=20)
         shares = drift(loop, self.COUNTS, 2, 3)
@@ -288,16 +314,6 @@ class TestDrift:
         )
         shares = drift(loop, self.COUNTS, 2, 3)
         np.testing.assert_allclose(shares[:, 1], np.tile([0.4, 0.1, 0.4, 0.1], (3, 1)), atol=1e-12)
-
-
-def test_label_noise_of_a_chain_follows_its_closed_form() -> None:
-    """Spec oracle 9: labels flipped independently agree (1 + prod(1 - 2 e)) / 2 of the time."""
-    gen, n, rates = Rng.of(0).gen(), 200_000, (0.1, 0.05, 0.2)
-    labels = torch.zeros(n, dtype=torch.bool)
-    for g, rate in enumerate(rates):
-        labels ^= torch.rand(n, generator=gen) < rate
-        want = (1 + np.prod([1 - 2 * e for e in rates[: g + 1]])) / 2
-        assert float((~labels).double().mean()) == pytest.approx(want, abs=0.004)
 
 
 class Interrupted(Exception):

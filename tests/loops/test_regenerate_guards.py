@@ -55,6 +55,14 @@ class Drawn(nn.Module):
         ({"reparation": "classifier", "budget": "0%"}, "curates nothing"),
         ({"ideal": (0.5, 0.4)}, "sum to 1"),
         ({"setting": "seqclass", "reparation": "generator"}, "one for all"),
+        (
+            {"compat_batching": True, "draws": "pool", "reparation": "classifier"},
+            "draws='pool' with reparation='classifier'; use draws='fresh'",
+        ),
+        (
+            {"compat_batching": True, "draws": "pool", "reparation": "both"},
+            "compat_batching fixes the steps of an epoch",
+        ),
         ({"generator_lr": 0.0}, "lr must be"),
         ({"natural": 500}, "the world has 180 rows"),
         ({"validation": 180}, "leaves none of 180 rows"),
@@ -76,6 +84,8 @@ def test_bad_fields_are_named_before_anything_is_trained(fields: Any, match: str
         reparation="classifier", budget=1, ideal=(0.1, 0.2, 0.3, 0.4), validation=10, tolerance=0.1
     )()
     started(setting="seqclass", draws="pool", generator_draws="pool", beta=0.0)()
+    started(compat_batching=True, draws="pool", reparation="generator")()
+    started(compat_batching=True, draws="fresh", reparation="both")()
     started(annotator_epochs=1, annotator_batch=1, annotator_floor=1.0, synthetic=0.0)()
     started(generator_options={"cells": 4})()
     started(generator=lambda **shape: Drawn(2, 8, 8))()
@@ -98,6 +108,21 @@ def test_a_lost_stratum_is_announced_before_the_run(caplog: pytest.LogCaptureFix
     assert "No budget can fill" in caplog.text
     row = run(loop, world, audit, rounds=1).rows[0]
     assert any("bright red" in alarm for alarm in row.alarms)
+
+
+@pytest.mark.parametrize(
+    ("reparation", "warned"),
+    [("classifier", set()), ("generator", {"generator"}), ("both", {"generator"})],
+)
+def test_every_curated_batch_is_planned(reparation: Any, warned: set[str]) -> None:
+    world, _ = image_world()
+    loop = Regenerate(reparation=reparation, **(SMALL | {"generator_batch": 2000, "budget": 9}))
+    sentences = loop.lost_strata(world, world.data)
+    assert {sentence.split("'s batches: ")[0] for sentence in sentences} == warned
+    small = replace(loop, generator_batch=16)
+    world = replace(world, recipe=replace(world.recipe, batch=2000))
+    said = {s.split("'s batches: ")[0] for s in small.lost_strata(world, world.data)}
+    assert said == ({"classifier"} if reparation in ("classifier", "both") else set())
 
 
 def test_poor_annotators_are_announced() -> None:

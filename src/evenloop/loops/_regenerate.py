@@ -27,7 +27,7 @@ from evenloop.models.vae import Vae, conditioned
 from evenloop.recipe import Recipe
 from evenloop.rng import Rng
 from evenloop.samplers.fresh import Draw, Fresh, Mixed, from_pool
-from evenloop.samplers.quota import Quota, Tally
+from evenloop.samplers.quota import Quota, Tally, quotas
 from evenloop.samplers.quota_plan import plan_reparation
 from evenloop.samplers.uniform import Uniform
 from evenloop.seams import Objective, Sampler
@@ -145,11 +145,10 @@ class Generation:
             rows = torch.cat([batch.x for batch in batches])
             model.fit(rows, generator=self.rng.at("generator", "fit").gen())
             assert isinstance(model, nn.Module)
-            return model
-        self._train(
-            "generator", model, self.data, self.strata, recipe, sampler, loop.generator_cost(model)
-        )
-        self._report("generator", tally)
+        else:
+            cost = loop.generator_cost(model)
+            self._train("generator", model, self.data, self.strata, recipe, sampler, cost)
+        self._report("generator", tally, recipe.batch)
         return model
 
     def describe(
@@ -235,8 +234,12 @@ class Generation:
         if loop.draws == "pool" or isinstance(model, TrainsItself):
             data, groups = self._pool(generator, self._stratum(teacher, group_annotator))
             sampler = quota or Uniform()
+        if quota and isinstance(model, TrainsItself):
+            source = self.rng.at("classifier", "rows")
+            index = torch.cat([*quota.epoch(data, groups, batch=recipe.batch, rng=source)])
+            data, groups = data.take(index), groups.take(index)
         self._train("classifier", model, data, groups, recipe, sampler)
-        self._report("classifier", tally)
+        self._report("classifier", tally, recipe.batch)
         if loop.validation:
             predicted = predict(model, self.judge.x).argmax(1)
             self.counts["validation"] = Counts.of(
@@ -369,13 +372,19 @@ class Generation:
         if fitted.losses:
             self.values[f"{name.replace(' ', '_')}_loss"] = fitted.losses[-1]
 
-    def _report(self, name: str, tally: Tally | None) -> None:
+    def _report(self, name: str, tally: Tally | None, batch: int) -> None:
+        """What curation did; a stratum it was to hold and never drew is an alarm."""
         if tally is None:
             return
-        read = tally.read()
+        read, wanted = tally.read(), quotas(batch, self.strata.size, self.loop.ideal).tolist()
         self.values[f"{name}.missing_share"] = read["missing_share"]
-        for stratum, share in zip(self.strata.names, read["first_share"], strict=True):
-            self.values[f"{name}.first_share.{stratum}"] = share
+        for cell, share, quota in zip(self.strata.names, read["first_share"], wanted, strict=True):
+            self.values[f"{name}.first_share.{cell}"] = share
+            if quota and share == 0:
+                self.alarms += (
+                    f"none of the rows drawn for the {name}'s batches was {cell}, of which "
+                    f"each was to hold {quota}: no budget brings this stratum back",
+                )
 
 
 def group_columns(world: World, data: GroupedData) -> list[str]:

@@ -88,6 +88,7 @@ class Regenerate(Loop):
         blocks: batches drawn and annotated at once.
         compat_batching: the study's steps: annotators and un-repaired classifiers train at the
             generator's batch size, and every epoch has as many steps as the generator's.
+            Not for a curated pool.
         tolerance: the claim of a run: largest distance of a group's share among generated rows
             from its natural share, in [0, 1] (`PopulationClaim`); None claims nothing.
     """
@@ -150,6 +151,16 @@ class Regenerate(Loop):
             raise ValueError(
                 f"reparation={self.reparation!r} needs a generator in every generation, and "
                 "setting='seqclass' has one for all; use reparation='classifier'"
+            )
+        if (
+            self.compat_batching
+            and self.draws == "pool"
+            and self.reparation in ("classifier", "both")
+        ):
+            raise ValueError(
+                f"compat_batching fixes the steps of an epoch, which a curated pool does not have: "
+                f"draws='pool' with reparation={self.reparation!r}; use draws='fresh', or "
+                "compat_batching=False"
             )
         self.generator_recipe(Recipe())
 
@@ -246,9 +257,13 @@ class Regenerate(Loop):
         if self.reparation == "none":
             return []
         strata = GroupIndex.of(data, [LABEL, *group_columns(world, data)])
-        batch = self.generator_batch if self.reparation == "generator" else world.recipe.batch
         share = strata.count().double() / len(data)
-        plan = plan_reparation(
-            share, batch=batch, budget=self.budget, ideal=self.ideal, fill=self.fill
-        )
-        return plan.warnings(strata.names)
+        sizes = {"generator": self.generator_batch, "classifier": world.recipe.batch}
+        return [
+            f"{who}'s batches: {warning}"
+            for who, batch in sizes.items()
+            if self.reparation in (who, "both")
+            for warning in plan_reparation(
+                share, batch=batch, budget=self.budget, ideal=self.ideal, fill=self.fill
+            ).warnings(strata.names)
+        ]
