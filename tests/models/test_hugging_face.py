@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,13 @@ import pytest
 import torch
 
 from evenloop.models import build
-from evenloop.models.hugging_face import HuggingFaceLM, generate_options, original_defaults
-from evenloop.models.weights import find_weights, weights_folder
+from evenloop.models.hugging_face import (
+    HuggingFaceLM,
+    generate_options,
+    hugging_face,
+    original_defaults,
+)
+from evenloop.models.weights import find_gguf, find_weights, weights_folder
 from evenloop.rng import Rng
 from evenloop.seams import LabelRule
 from text_kit import SIZE, listed, prompts
@@ -99,8 +105,10 @@ def test_absent_weights_stop_at_once_and_say_where_to_put_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EVENLOOP_DATA", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"gpt2: config\.json was not found at .*weights"):
+    with pytest.raises(FileNotFoundError, match=r"gpt2: config\.json or \*\.gguf was not") as stop:
         build("gpt2", classes=2, vocabulary=SIZE)
+    for file in ("config.json", "model.safetensors", "tokenizer.json", "merges.txt", "weights="):
+        assert file in str(stop.value)
     weights_folder("gpt2").mkdir(parents=True)
     (weights_folder("gpt2") / "config.json").write_text("{}")
     assert find_weights("gpt2", None, "config.json") == tmp_path / "weights" / "gpt2"
@@ -116,6 +124,48 @@ def test_the_tokens_of_another_model_stop(tmp_path: Path) -> None:
     make("gpt2").save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="the data has 41 tokens and gpt2 knows 40"):
         build("gpt2", classes=2, vocabulary=SIZE + 1, weights=str(tmp_path))
+
+
+def test_the_worlds_own_words_stop_unless_they_are_as_many(tmp_path: Path) -> None:
+    make("gpt2").save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"the 39 tokens .* not the 40 that gpt2 .*tokens="):
+        build("gpt2", classes=2, vocabulary=SIZE - 1, weights=str(tmp_path))
+    assert build("gpt2", classes=2, vocabulary=SIZE, weights=str(tmp_path)).vocabulary == SIZE
+
+
+@pytest.mark.parametrize("rule", ["argmax", "sample", "nucleus", "beam"])
+def test_ids_that_the_tokenizer_lacks_are_never_written(tmp_path: Path, rule: Any) -> None:
+    make("gpt2").save_pretrained(tmp_path)
+    known, x = 11, prompts(30, 8, size=11)
+    chosen = LabelRule(rule, beams=3, max_new_tokens=6)
+    whole = build("gpt2", classes=2, vocabulary=SIZE, weights=str(tmp_path)).eval()
+    assert whole.write(x, chosen, Rng.of(0)).max() >= known  # the model does want to
+    lm = build("gpt2", classes=2, vocabulary=known, tokenizer=tmp_path, weights=str(tmp_path))
+    written = lm.eval().write(x, chosen, Rng.of(0))
+    assert 0 <= written.max() < known
+
+
+def test_several_packed_models_in_a_folder_stop(tmp_path: Path) -> None:
+    for name in ("one.gguf", "two.gguf"):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=r"net='smollm2': .*\(one\.gguf, two\.gguf\); leave one"):
+        hugging_face(vocabulary=5, weights=tmp_path, name="smollm2")
+    (tmp_path / "two.gguf").unlink()
+    pytest.importorskip("gguf", reason="the extra `text` is not installed")
+    pytest.importorskip("accelerate", reason="the extra `text` is not installed")
+    assert find_gguf(tmp_path, "net='smollm2'") == tmp_path / "one.gguf"
+
+
+def test_a_packed_model_without_its_reader_names_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "one.gguf").touch()
+    here = importlib.util.find_spec
+    monkeypatch.setattr(
+        "evenloop.models.weights.find_spec", lambda name: None if name == "gguf" else here("torch")
+    )
+    with pytest.raises(ModuleNotFoundError, match=r"reads one\.gguf with gguf, which is not"):
+        find_gguf(tmp_path, "tokens='here'")
 
 
 def test_texts_longer_than_its_context_stop(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from evenloop.audit import Audit
+from evenloop.build import assemble, check
+from evenloop.config import ConfigError, RunConfig, load
 from evenloop.data import GroupedData
 from evenloop.loop import World, run
 from evenloop.loops.relabel import Relabel
@@ -20,6 +22,7 @@ from evenloop.metrics import frame
 from evenloop.models import build as build_model
 from evenloop.recipe import Recipe
 from evenloop.rng import Rng
+from evenloop.seams import LabelRule
 from evenloop.texts import BATCH_LOSS
 from evenloop.worlds import build
 from evenloop.worlds.text_reading import TextReading
@@ -333,3 +336,51 @@ def test_a_run_has_both_perplexities(tmp_path: Path) -> None:
     assert np.isnan(published["low"])
     assert published["n"] == 30
     assert BATCH_LOSS not in table.index
+
+
+def pretrained(folder: Path, tokens: str) -> RunConfig:
+    """A small GPT-2 of 40 tokens, and a world of 9 words read with `tokens`."""
+    hf = pytest.importorskip("transformers", reason="the extra `text` is not installed")
+    library = pytest.importorskip("tokenizers", reason="the extra `text` is not installed")
+    words = ["<unk>", "the", "end", "w0", "w1", "w2", "w3", "w4", "w5", "w6"]
+    codes = {word: i for i, word in enumerate(words)}
+    made = library.Tokenizer(library.models.WordLevel(codes, unk_token="<unk>"))
+    made.pre_tokenizer = library.pre_tokenizers.Whitespace()
+    made.save(str(folder / "tokenizer.json"))
+    shape = {"n_positions": 16, "n_embd": 8, "n_layer": 1, "n_head": 2, "eos_token_id": 39}
+    net = hf.GPT2LMHeadModel(hf.GPT2Config(vocab_size=40, bos_token_id=39, **shape))
+    net.save_pretrained(folder)
+    trained_world(folder)
+    world = {"name": "prompts", "path": str(folder / "texts.csv"), "tokens": tokens}
+    config = {
+        "world": world | {"new_tokens": 4},
+        "track": "matched",
+        "test_size": 30,
+        "loop": [{"relabel": {"n0": 20, "human": 5, "machine": 10, "max_new_tokens": 4}}],
+        "net": {"name": "hugging-face", "weights": str(folder)},
+        "recipe": {"optimizer": "adamw", "lr": 1e-3, "batch": 8, "epochs": 1},
+        "rounds": 2,
+        "seeds": [0],
+    }
+    (folder / "run.yaml").write_text(json.dumps(config), encoding="utf-8")
+    return load(str(folder / "run.yaml"))
+
+
+@pytest.mark.global_rng  # transformers draws the weights that are saved
+@pytest.mark.parametrize("tokens", ["words", "characters", "bytes"])
+def test_a_pretrained_model_refuses_ids_that_the_world_made(tmp_path: Path, tokens: str) -> None:
+    config = pretrained(tmp_path, tokens)
+    message = "256 tokens and" if tokens == "bytes" else "tokens of its data itself"
+    with pytest.raises(ConfigError, match=f"{message}.*own tokenizer, tokens="):
+        check(config)
+
+
+@pytest.mark.global_rng
+def test_a_pretrained_model_takes_a_smaller_tokenizer_and_writes_its_ids(tmp_path: Path) -> None:
+    config = pretrained(tmp_path, str(tmp_path))
+    assert check(config) == ()
+    job = assemble(config, 0)
+    net = job.world.net(Rng.of(0)).eval()
+    written = net.write(job.world.data.x, LabelRule("sample", max_new_tokens=4), Rng.of(0))
+    assert len(written.unique()) == 10
+    assert int(written.max()) == 9

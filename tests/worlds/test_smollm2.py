@@ -6,39 +6,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from evenloop.build import assemble
 from evenloop.config import load
 from evenloop.loop import run
 
-FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-
-
-def save(source: Path, target: Path) -> None:
-    """The packaged quantised model as a folder of the Hugging Face format, 538 MB."""
-    hf = pytest.importorskip("transformers", reason="the extra `text` is not installed")
-    for package in ("gguf", "accelerate"):
-        pytest.importorskip(package, reason=f"{package} is not installed")
-    options = {"gguf_file": FILE}
-    tokens = hf.AutoTokenizer.from_pretrained(source, **options)
-    read = hf.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **options)
-    # A model read from such a file refuses to be saved; its copy does not.
-    net = hf.LlamaForCausalLM(read.config)
-    net.load_state_dict(read.state_dict())
-    if hasattr(net.config, "quantization_config"):
-        del net.config.quantization_config
-    net.save_pretrained(target)
-    tokens.save_pretrained(target)
-
 
 @pytest.mark.slow
 @pytest.mark.global_rng  # transformers draws initial weights before it reads the real ones
-@pytest.mark.filterwarnings("ignore")  # of libraries that read the quantised file
+@pytest.mark.filterwarnings("ignore")  # of libraries that read the packed file
 def test_a_round_with_smollm2(
     real_data: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save(real_data("smollm2"), tmp_path / "weights" / "smollm2")
+    for package in ("transformers", "gguf", "accelerate"):
+        pytest.importorskip(package, reason="the extra `text` is not installed")
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "smollm2").symlink_to(real_data("smollm2").absolute())
     monkeypatch.setenv("EVENLOOP_DATA", str(tmp_path))
     root = real_data("fairtext") / "BOLD" / "data"
     job = assemble(load("smollm2:small", [f"world.root={root}"]), 0)

@@ -78,6 +78,23 @@ def test_a_saved_tokenizer_needs_no_padding_token(tmp_path: Path, padding: bool)
     assert (made.end, made.size) == (3, 5 if padding else 4)
 
 
+def test_ids_with_gaps_are_all_below_the_size(tmp_path: Path) -> None:
+    library = pytest.importorskip("tokenizers", reason="the extra `text` is not installed")
+    made = library.Tokenizer(library.models.WordLevel({"<unk>": 0, "far": 9}, unk_token="<unk>"))
+    made.save(str(tmp_path / "tokenizer.json"))
+    found = tokenizer(str(tmp_path), [])
+    assert found.encode(["far"]) == [[9]]
+    assert found.size == 10
+
+
+def test_a_named_tokenizer_that_is_absent_names_all_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVENLOOP_DATA", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"gpt2: .*merges\.txt\).*weights.*with tokens="):
+        tokenizer("gpt2", [])
+
+
 def test_gpt2s_published_files(real_data: Callable[[str], Path]) -> None:
     pytest.importorskip("tokenizers", reason="the extra `text` is not installed")
     made = tokenizer(str(real_data("gpt2bpe")), [])

@@ -124,11 +124,12 @@ def char_lstm(
     vocabulary: int,
     end: int | None = None,
     longest: int | None = None,
+    tokenizer: Path | str | None = None,
     weights: Path | str | None = None,
 ) -> nn.Module:
     """The pretrained character LSTM from the folder of textgenrnn's two files.
 
-    Texts of any length go: `longest`, that of the data, is not used.
+    Texts of any length go: `longest`, that of the data, is not used, nor the `tokenizer`'s folder.
 
     Raises:
         FileNotFoundError: the files are not there; says where to put them.

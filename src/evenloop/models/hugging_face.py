@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -27,7 +29,7 @@ from evenloop.models.language import (
     whole,
 )
 from evenloop.models.roomy import joined_layers, with_room
-from evenloop.models.weights import find_weights
+from evenloop.models.weights import GGUF, find_gguf, find_weights
 from evenloop.rng import Rng
 from evenloop.seams import LabelRule
 
@@ -40,6 +42,10 @@ __all__ = [
 ]
 
 CONFIG = "config.json"
+NEEDS = (
+    "config.json, model.safetensors and the tokenizer (tokenizer.json, or vocab.json and "
+    "merges.txt), or one .gguf file,"
+)
 MICRO = MappingProxyType({"gpt2": 16, "gpt2-medium": 8, "gpt2-large": 4})
 GENERATED = MappingProxyType({"gpt2": 400, "gpt2-medium": 200, "gpt2-large": 100})
 
@@ -129,16 +135,18 @@ class HuggingFaceLM(nn.Module):
     Args:
         net: the model.
         end: its end-of-text token, None if it has none.
+        vocabulary: tokens it may write, ids from 0 on; None for all it knows. Models are often
+            padded with ids that no tokenizer has.
     """
 
     reads_labels = True
 
-    def __init__(self, net: nn.Module, end: int | None) -> None:
+    def __init__(self, net: nn.Module, end: int | None, vocabulary: int | None = None) -> None:
         super().__init__()
         self.net: Any = net
         self.end = end
         config: Any = net.config
-        self.vocabulary = int(config.vocab_size)
+        self.vocabulary = int(config.vocab_size if vocabulary is None else vocabulary)
         self.context: int | None = getattr(config, "max_position_embeddings", None)
         takes = inspect.signature(self.net.forward).parameters
         self._positions = "position_ids" in takes
@@ -170,7 +178,7 @@ class HuggingFaceLM(nn.Module):
         made = self.net(
             input_ids=tokens, attention_mask=mask, use_cache=True, **given, **self._last
         )
-        return made.logits[:, -1:], _Past(made.past_key_values, mask, room)
+        return self._next(made)[:, None], _Past(made.past_key_values, mask, room)
 
     def join(self, caches: Sequence[_Past]) -> _Past:
         """What is remembered of all prompts of these caches, padded to the left."""
@@ -193,8 +201,12 @@ class HuggingFaceLM(nn.Module):
             **given,
         )
         cache.past = made.past_key_values
-        logits: Tensor = made.logits[:, -1]
-        return logits.view(*tokens.shape, -1)
+        return self._next(made).view(*tokens.shape, -1)
+
+    def _next(self, made: Any) -> Tensor:
+        """(B, V) logits of the next token among those that may be written."""
+        logits: Tensor = made.logits[:, -1, : self.vocabulary]
+        return logits
 
 
 def hugging_face(
@@ -202,24 +214,48 @@ def hugging_face(
     vocabulary: int,
     end: int | None = None,
     longest: int | None = None,
+    tokenizer: Path | str | None = None,
     weights: Path | str | None = None,
     name: str = "hugging-face",
 ) -> nn.Module:
-    """The causal model saved in the folder `weights`, as `save_pretrained` writes it.
+    """The causal model in the folder `weights`: as `save_pretrained` writes it, or one GGUF file.
 
     Args:
-        vocabulary: tokens of the data; the model must know at least as many.
+        vocabulary: tokens of the data. From a tokenizer's files they may be fewer than the model
+            knows, and it writes these only; otherwise they must be as many.
         end: the token that ends a text; by default what the model's own settings say.
         longest: tokens of the data's longest prompt and continuation together.
+        tokenizer: folder that the data's tokenizer was read from; None where the data numbers its
+            own words, characters or bytes.
         weights: the folder; None for `weights.weights_folder(name)`.
         name: what the model is called.
 
     Raises:
         FileNotFoundError: no weights are there (nothing is downloaded).
-        ModuleNotFoundError: transformers is not installed; names the extra.
+        ModuleNotFoundError: transformers, or gguf for such a file, is not installed.
         ValueError: the data's tokens are not the model's, or its texts are too long for it.
     """
-    folder = find_weights(name, weights, CONFIG)
+    folder = find_weights(name, weights, CONFIG, GGUF, needs=NEEDS)
+    net = _read(name, folder)
+    knows = int(net.config.vocab_size)
+    advice = f"give the world the model's own tokenizer, tokens={str(folder)!r}"
+    if vocabulary > knows:
+        raise ValueError(f"the data has {vocabulary} tokens and {name} knows {knows}; {advice}")
+    if tokenizer is None and vocabulary != knows:
+        raise ValueError(
+            f"the world numbers the {vocabulary} tokens of its data itself (words, characters or "
+            f"bytes), which are not the {knows} that {name} was trained on; {advice}"
+        )
+    own = net.config.eos_token_id
+    if isinstance(own, list):
+        own = own[0] if own else None
+    made = HuggingFaceLM(net, own if end is None else end, vocabulary)
+    check_context(name, made.context, longest)
+    return made
+
+
+def _read(name: str, folder: Path) -> Any:
+    """The model in a folder: its own weights, or where there are none its GGUF file."""
     try:
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
@@ -229,8 +265,13 @@ def hugging_face(
         ) from error
     # A bar for reading a file would run through evenloop's own progress.
     logging.disable_progress_bar()
+    if not any(True for kind in ("*.safetensors", "*.bin") for _ in folder.glob(kind)):
+        packed = find_gguf(folder, f"net={name!r}")
+        if packed is not None:
+            # Turning packed weights into numbers takes seconds, and every round wants a new net.
+            return deepcopy(_unpacked(packed, packed.stat().st_mtime_ns))
     try:
-        net = AutoModelForCausalLM.from_pretrained(
+        return AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, dtype=torch.float32
         )
     except OSError as error:
@@ -238,17 +279,16 @@ def hugging_face(
             f"{name}: {folder} has {CONFIG} but no weights that can be read "
             f"({str(error).splitlines()[0]}). Put model.safetensors there; nothing is downloaded"
         ) from error
-    if vocabulary > net.config.vocab_size:
-        raise ValueError(
-            f"the data has {vocabulary} tokens and {name} knows {net.config.vocab_size}; give the "
-            f"world the model's own tokenizer, tokens={str(folder)!r}"
-        )
-    own = net.config.eos_token_id
-    if isinstance(own, list):
-        own = own[0] if own else None
-    made = HuggingFaceLM(net, own if end is None else end)
-    check_context(name, made.context, longest)
-    return made
+
+
+@lru_cache(maxsize=1)
+def _unpacked(path: Path, changed: int) -> Any:
+    """The model of a GGUF file with 32-bit weights; a file with another time is read again."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(
+        path.parent, gguf_file=path.name, local_files_only=True, dtype=torch.float32
+    )
 
 
 def _named(name: str) -> Callable[..., nn.Module]:
@@ -257,10 +297,16 @@ def _named(name: str) -> Callable[..., nn.Module]:
         vocabulary: int,
         end: int | None = None,
         longest: int | None = None,
+        tokenizer: Path | str | None = None,
         weights: Path | str | None = None,
     ) -> nn.Module:
         return hugging_face(
-            vocabulary=vocabulary, end=end, longest=longest, weights=weights, name=name
+            vocabulary=vocabulary,
+            end=end,
+            longest=longest,
+            tokenizer=tokenizer,
+            weights=weights,
+            name=name,
         )
 
     factory.__name__ = name

@@ -7,6 +7,7 @@ are Unsupervised Multitask Learners" (2019), at any width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -284,6 +285,7 @@ def small_lm(
     vocabulary: int,
     end: int | None = None,
     longest: int | None = None,
+    tokenizer: Path | str | None = None,
     width: int = 64,
     depth: int = 2,
     heads: int = 2,
@@ -296,6 +298,7 @@ def small_lm(
         vocabulary: tokens of the data.
         end: the token that ends a text, if there is one.
         longest: tokens of the longest prompt and continuation of the data together.
+        tokenizer: folder of the data's tokenizer, not used: the net learns any ids.
         width, depth, heads, dropout: of the transformer.
         context: the longest sequence it reads; by default `longest`, or 64.
 

@@ -3,7 +3,7 @@
 Every source of texts has these fields beside its own:
 
 - tokens: "words", "characters", "bytes", "charlm", the folder of a model's tokenizer, or a model's
-  name ("gpt2") for the folder of its weights;
+  name ("gpt2") for the folder of its weights. A pretrained model needs its own;
 - vocabulary: words known, where tokens are words; the others become one unknown word. They are the
   most frequent of all rows, the audit's among them;
 - weights: folder of the packaged character model, for tokens="charlm";
@@ -39,7 +39,7 @@ from evenloop.texts import THRESHOLD
 from evenloop.worlds.base import Card, Normalisation, check_choice
 from evenloop.worlds.frames import group_columns
 from evenloop.worlds.text_reading import HIDDEN, TextReading
-from evenloop.worlds.tokens import Tokenizer, as_rows, tokenizer
+from evenloop.worlds.tokens import FromFiles, Tokenizer, as_rows, tokenizer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -121,7 +121,13 @@ class TextSource(ABC):
             reading = replace(reading, scorer=Cached(score))
         assert data.schema.structure is not None
         longest = data.x.shape[1] + data.schema.structure.length
-        net = {"vocabulary": reading.tokens.size, "end": reading.tokens.end, "longest": longest}
+        tokens = reading.tokens
+        net = {
+            "vocabulary": tokens.size,
+            "end": tokens.end,
+            "longest": longest,
+            "tokenizer": tokens.folder if isinstance(tokens, FromFiles) else None,
+        }
         return Structured(reading, ContinuationLoss, Trimmed, net)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from evenloop.data import NOTHING
 from evenloop.models.char_lstm import char_vocabulary
-from evenloop.models.weights import find_weights
+from evenloop.models.weights import GGUF, find_gguf, find_weights
 
 __all__ = [
     "Bytes",
@@ -36,7 +36,8 @@ __all__ = [
 
 KINDS = ("bytes", "characters", "words", "charlm")
 PRETRAINED = ("gpt2", "gpt2-medium", "gpt2-large", "smollm2")
-FILES = ("tokenizer.json", "vocab.json", "encoder.json")
+FILES = ("tokenizer.json", "vocab.json", "encoder.json", GGUF)
+NEEDS = "its tokenizer (tokenizer.json, or vocab.json and merges.txt) and its weights"
 UNKNOWN = "<unknown>"
 END = "<|endoftext|>"
 _PIECES = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*|[^\w\s]|_")
@@ -166,14 +167,17 @@ class Words:
 
 
 class FromFiles:
-    """A tokenizer of the library `tokenizers`, from files; ids as its authors number them."""
+    """A tokenizer of the library `tokenizers`, from files; ids as its authors number them.
+
+    `size` is one more than the highest id, and `folder` where the files lie.
+    """
 
     start: int | None = None
     unknown: int | None = None
 
-    def __init__(self, made: Any, end: int | None) -> None:
-        self._made, self.end = made, end
-        self.size = int(made.get_vocab_size())
+    def __init__(self, made: Any, end: int | None, folder: Path) -> None:
+        self._made, self.end, self.folder = made, end, folder
+        self.size = 1 + max(made.get_vocab().values(), default=-1)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, without special tokens."""
@@ -215,8 +219,8 @@ def tokenizer(
     Args:
         kind: "bytes", "characters" or "words" (of the texts given), "charlm" (the packaged
             character model's), or a folder with tokenizer.json, or with GPT-2's vocabulary and
-            merges under either of their published names. "gpt2" and other names of models stand
-            for the folder of their weights.
+            merges under either of their published names, or with one .gguf file. "gpt2" and other
+            names of models stand for the folder of their weights.
         texts: what a vocabulary is made of.
         size: words of a vocabulary.
         weights: folder of the packaged character model.
@@ -237,7 +241,7 @@ def tokenizer(
         between = codes.pop("<s>")
         return Codes(codes, size=len(codes) + 2, end=between, start=between)
     if kind in PRETRAINED:
-        return _from_folder(find_weights(kind, None, *FILES))
+        return _from_folder(find_weights(kind, None, *FILES, needs=NEEDS, field="tokens"))
     folder = Path(kind).expanduser()
     if not folder.is_dir():
         raise ValueError(
@@ -258,15 +262,27 @@ def _from_folder(folder: Path) -> Tokenizer:
     whole = folder / "tokenizer.json"
     if whole.is_file():
         made = tokenizers.Tokenizer.from_file(str(whole))
-        return FromFiles(made, _end(folder, made))
+        return FromFiles(made, _end(folder, made), folder)
     for vocabulary, merges in (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe")):
         if (folder / vocabulary).is_file() and (folder / merges).is_file():
             made = tokenizers.ByteLevelBPETokenizer(str(folder / vocabulary), str(folder / merges))
-            return FromFiles(made, made.token_to_id(END))
+            return FromFiles(made, made.token_to_id(END), folder)
+    packed = find_gguf(folder, f"tokens={str(folder)!r}")
+    if packed is not None:
+        return _from_gguf(packed)
     raise FileNotFoundError(
         f"no tokenizer found in {folder}; it needs tokenizer.json, or vocab.json and merges.txt, "
-        "or encoder.json and vocab.bpe"
+        "or encoder.json and vocab.bpe, or one .gguf file"
     )
+
+
+def _from_gguf(path: Path) -> Tokenizer:
+    from transformers import AutoTokenizer
+
+    read: Any = AutoTokenizer.from_pretrained(
+        path.parent, gguf_file=path.name, local_files_only=True
+    )
+    return FromFiles(read.backend_tokenizer, read.eos_token_id, path.parent)
 
 
 def _end(folder: Path, made: Any) -> int | None:
