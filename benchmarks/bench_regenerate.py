@@ -23,9 +23,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from evenloop.counts import Counts
 from evenloop.data import GroupedData
-from evenloop.groups import GroupIndex
 from evenloop.loop import World
 from evenloop.loops.regenerate import Regenerate
 from evenloop.models import Pixels, build
@@ -36,6 +34,7 @@ from evenloop.worlds.coloured import ColoredMNIST, assign_like_the_study, paint
 from evenloop.worlds.painted import Painted
 
 from .regenerate_parts import pieces
+from .regenerate_rates import tables
 
 CHECKOUT = "EVENLOOP_FAIRFEEDBACKLOOPS"
 ROWS, BATCH, BUDGET, REPEATS = 1280, 256, 64, 3
@@ -233,27 +232,13 @@ def second_generation(loop: Regenerate, world: World) -> Callable[[], object]:
     return lambda: loop.step(world, state, 1, Rng.of(0).at("round", 1))
 
 
-def metric_table(train: Any) -> Row:
-    """Every rate, gap and ratio of 10,000 predictions in two groups."""
-    gen = torch.Generator().manual_seed(0)
-    truth, guess, group = torch.randint(2, (3, 10_000), generator=gen)
-    index = GroupIndex(group, ("green", "red"))
+def metric_table(train: Any) -> Iterator[Row]:
+    """Every rate, gap and ratio of 10,000 predictions in two groups, without and with limits."""
+    truth, guess, group = torch.randint(2, (3, 10_000), generator=torch.Generator().manual_seed(0))
     lists = truth.tolist(), guess.tolist(), group.tolist()
-    ours = cpu(lambda: rates_of(Counts.of(guess, truth, index, 2)), 20)
-    return row("metric table", ours, cpu(lambda: train.fairness.eval_classifier(*lists)), ">= 1000")
-
-
-def rates_of(counts: Counts) -> np.ndarray:
-    """Accuracy, selection rate, TPR, TNR and their gaps and ratios from stored counts."""
-    t = counts.table.astype(float)
-    n, true = t.sum((1, 2)), t.sum(2)
-    rates = np.stack(
-        [(t[:, 0, 0] + t[:, 1, 1]) / n, t[:, :, 1].sum(1) / n,
-         t[:, 1, 1] / true[:, 1], t[:, 0, 0] / true[:, 0],
-         t[:, 0, 1] / true[:, 0], t[:, 1, 0] / true[:, 1]]
-    )  # fmt: skip
-    high, low = rates.max(1), rates.min(1)
-    return np.column_stack([rates, high - low, low / high, low, high])
+    seconds = cpu(lambda: train.fairness.eval_classifier(*lists))
+    for name, work in tables(truth, guess, group):
+        yield row(f"metric table, {name}", cpu(work, 20), seconds, ">= 1000")
 
 
 def building(train: Any) -> Iterator[Row]:
@@ -365,7 +350,7 @@ def measured() -> Iterator[Row]:
         with torch.random.fork_rng(), checkout(str(Path(path).resolve())) as train:
             yield from generations(train)
             yield from parts(train)
-            yield metric_table(train)
+            yield from metric_table(train)
             yield from building(train)
             yield from pool(train)
     yield curation()
