@@ -160,9 +160,20 @@ def test_a_classifier_that_trains_itself_is_shown_curated_rows() -> None:
     assert row.values["classifier.missing_share"] == 0
 
 
-@pytest.mark.parametrize(("counts", "lost"), [((0, 30, 30, 40), 1), ((10, 20, 30, 40), 0)])
-def test_a_stratum_that_is_never_drawn_is_an_alarm(counts: Sequence[int], lost: int) -> None:
-    loop = Regenerate(generator="count", generator_batch=24, population=50, reparation="both")
+@pytest.mark.parametrize(
+    ("counts", "ideal", "lost"),
+    [
+        ((0, 30, 30, 40), None, 1),
+        ((0, 30, 30, 40), (0.0, 0.25, 0.25, 0.5), 0),
+        ((10, 20, 30, 40), None, 0),
+    ],
+)
+def test_a_stratum_that_is_wanted_and_never_drawn_is_an_alarm(
+    counts: Sequence[int], ideal: tuple[float, ...] | None, lost: int
+) -> None:
+    loop = Regenerate(
+        generator="count", generator_batch=24, population=50, reparation="both", ideal=ideal
+    )
     alarms = run(loop, *table_world(counts), rounds=2).rows[1].alarms
     for who, quota in (("generator", 6), ("classifier", 32)):
         said = f"none of the rows drawn for the {who}'s batches was 0 a, of which each was to "
