@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from evenloop.config import ConfigError, RunConfig, load, preset_folder, preset_names
+from evenloop.config import ConfigError, RunConfig, load, pairs, preset_folder, preset_names
 from evenloop.loops import find
 from evenloop.loops.relabel import Relabel
 from evenloop.models import names as model_names
@@ -336,3 +336,12 @@ def test_a_name_at_the_top_wins_over_a_part_of_the_same_name() -> None:
     assert "track" not in raw["loop"][0]["relabel"]
     apply(raw, ["relabel.track=4"], RunConfig.model_fields)
     assert raw["loop"][0]["relabel"]["track"] == 4
+
+
+def test_a_ratio_is_not_a_number_of_base_60() -> None:
+    config = load("prune-utkface-race-ceag:small", ["structure=2:4", "sparsity=0.5"])
+    fields = config.loop[0]["prune"]
+    assert (fields["structure"], fields["sparsity"]) == ("2:4", 0.5)
+    for text, value in (("12", 12), ("-1.5", -1.5), ("0x10", 16), ("1_000", 1000), (".5", 0.5)):
+        assert pairs([f"a={text}"]) == {"a": value}
+    assert pairs(["a=yes", "b=2:4.5"]) == {"a": True, "b": "2:4.5"}

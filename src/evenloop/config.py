@@ -24,7 +24,7 @@ from pydantic import (
     ValidationError,
 )
 
-from evenloop.overrides import ConfigError, apply, merged, pairs, shaped
+from evenloop.overrides import ConfigError, apply, merged, pairs, read_yaml, shaped
 from evenloop.words import nearest
 
 __all__ = [
@@ -224,7 +224,7 @@ def _raw(source: str) -> tuple[dict[str, Any], bool]:
         if name not in preset_names():
             raise ConfigError(f"no preset {name!r}; {nearest(name, preset_names())}")
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = read_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from None
     except yaml.YAMLError as error:

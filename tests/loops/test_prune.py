@@ -295,6 +295,15 @@ def test_a_checkpoint_takes_the_place_of_training(tmp_path: Path, ending: str) -
     assert len(run(loop, world, audit, rounds=2).rows) == 2
 
 
+@pytest.mark.parametrize("method", ["accuracy_gap", "equalized_loss"])
+def test_a_constraint_without_groups_is_refused_and_plain_tuning_needs_none(method: str) -> None:
+    loop, world, _ = setting(method=method)
+    with pytest.raises(ValueError, match=f"method='{method}' compares groups, and by is empty"):
+        loop.init(replace(world, by=()), None, Rng.of(0))
+    plain, _, _ = setting(method="none")
+    assert len(plain.init(replace(world, by=()), None, Rng.of(0)).data) == 240
+
+
 def test_a_checkpoint_of_another_architecture_is_refused(tmp_path: Path) -> None:
     save_weights(build("mlp", features=8, classes=3, hidden=(9,), seed=0), tmp_path / "other.pt")
     loop, world, _ = setting(dense=str(tmp_path / "other.pt"))

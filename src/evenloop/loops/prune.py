@@ -191,6 +191,11 @@ class Prune(Loop):
     def init(self, world: World, start: State | None, rng: Rng) -> State:
         """All rows of the world, or what an earlier loop of a chain left."""
         self.recipe(world.recipe)
+        if self.method != "none" and not world.by:
+            raise ValueError(
+                f"method={self.method!r} compares groups, and by is empty: name the group columns "
+                "in by, or set method='none'"
+            )
         if self.dense != "train":
             load_weights(world.net(rng.at("net")), self.dense)
         if start is not None:

@@ -27,6 +27,7 @@ from typing import Any
 import yaml
 
 from evenloop.config import ConfigError, RunConfig, load, preset_folder
+from evenloop.overrides import read_yaml
 from evenloop.words import nearest
 
 __all__ = ["Sweep", "load_sweep", "sweep_names"]
@@ -102,7 +103,7 @@ def _curves(raw: Any, arms: Mapping[str, RunConfig]) -> dict[str, tuple[str, ...
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = read_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from None
     except yaml.YAMLError as error:
