@@ -91,7 +91,9 @@ def test_a_named_tokenizer_that_is_absent_names_all_its_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EVENLOOP_DATA", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"gpt2: .*merges\.txt\).*weights.*with tokens="):
+    with pytest.raises(
+        FileNotFoundError, match=r"put config\.json, model\.safe.*merges\.txt\).*with tokens="
+    ):
         tokenizer("gpt2", [])
 
 

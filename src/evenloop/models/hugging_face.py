@@ -29,7 +29,7 @@ from evenloop.models.language import (
     whole,
 )
 from evenloop.models.roomy import joined_layers, with_room
-from evenloop.models.weights import GGUF, find_gguf, find_weights
+from evenloop.models.weights import GGUF, MODEL_FILES, find_gguf, find_weights
 from evenloop.rng import Rng
 from evenloop.seams import LabelRule
 
@@ -42,10 +42,6 @@ __all__ = [
 ]
 
 CONFIG = "config.json"
-NEEDS = (
-    "config.json, model.safetensors and the tokenizer (tokenizer.json, or vocab.json and "
-    "merges.txt), or one .gguf file,"
-)
 MICRO = MappingProxyType({"gpt2": 16, "gpt2-medium": 8, "gpt2-large": 4})
 GENERATED = MappingProxyType({"gpt2": 400, "gpt2-medium": 200, "gpt2-large": 100})
 
@@ -235,7 +231,7 @@ def hugging_face(
         ModuleNotFoundError: transformers, or gguf for such a file, is not installed.
         ValueError: the data's tokens are not the model's, or its texts are too long for it.
     """
-    folder = find_weights(name, weights, CONFIG, GGUF, needs=NEEDS)
+    folder = find_weights(name, weights, CONFIG, GGUF, needs=MODEL_FILES)
     net = _read(name, folder)
     knows = int(net.config.vocab_size)
     advice = f"give the world the model's own tokenizer, tokens={str(folder)!r}"

@@ -6,9 +6,14 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["GGUF", "find_gguf", "find_weights", "weights_folder"]
+__all__ = ["GGUF", "MODEL_FILES", "find_gguf", "find_weights", "weights_folder"]
 
 GGUF = "*.gguf"
+MODEL_FILES = (
+    "config.json, model.safetensors and the tokenizer (tokenizer.json, or vocab.json and "
+    "merges.txt), or one .gguf file,"
+)
+"""What belongs into the folder of a model in the Hugging Face format."""
 
 
 def weights_folder(name: str) -> Path:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from evenloop.data import NOTHING
 from evenloop.models.char_lstm import char_vocabulary
-from evenloop.models.weights import GGUF, find_gguf, find_weights
+from evenloop.models.weights import GGUF, MODEL_FILES, find_gguf, find_weights
 
 __all__ = [
     "Bytes",
@@ -37,7 +37,6 @@ __all__ = [
 KINDS = ("bytes", "characters", "words", "charlm")
 PRETRAINED = ("gpt2", "gpt2-medium", "gpt2-large", "smollm2")
 FILES = ("tokenizer.json", "vocab.json", "encoder.json", GGUF)
-NEEDS = "its tokenizer (tokenizer.json, or vocab.json and merges.txt) and its weights"
 UNKNOWN = "<unknown>"
 END = "<|endoftext|>"
 _PIECES = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*|[^\w\s]|_")
@@ -241,7 +240,7 @@ def tokenizer(
         between = codes.pop("<s>")
         return Codes(codes, size=len(codes) + 2, end=between, start=between)
     if kind in PRETRAINED:
-        return _from_folder(find_weights(kind, None, *FILES, needs=NEEDS, field="tokens"))
+        return _from_folder(find_weights(kind, None, *FILES, needs=MODEL_FILES, field="tokens"))
     folder = Path(kind).expanduser()
     if not folder.is_dir():
         raise ValueError(
