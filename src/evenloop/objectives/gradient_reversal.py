@@ -306,8 +306,7 @@ class AdversarialObjective(Objective):
             return by_class
         if self._features is None:
             raise RuntimeError(
-                "no features were caught: bind the objective to this model and run it in training "
-                "mode before asking for the loss"
+                "no features were caught: bind to this model and run it in training mode first"
             )
         self._window, self._counted = self._window + by_class.detach(), self._counted + 1
         extra = one_hot(y, self._classes).to(outputs.dtype) if self.given_class else None
@@ -318,10 +317,7 @@ class AdversarialObjective(Objective):
         return by_class + self.weight * total / len(self.heads)
 
     def after(self, seen: Seen | None = None) -> None:
-        """Advance the schedule; warn once if the class head does not get off the ground.
-
-        To be called after every step; what was `seen` is not looked at.
-        """
+        """Advance the schedule, after every step; warn once if the class head stays at chance."""
         self.step += 1
         if self._counted >= self._length:
             self._judge()
