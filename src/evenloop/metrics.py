@@ -190,8 +190,9 @@ def _precision_gaps(at: _At, counts: Counts) -> Iterator[Entry]:
     Of two classes both must have it: the wider one alone would hide that a class is never
     predicted for a group, and which class was read would hang on their order.
     """
-    each = [measures.predictive_parity(counts, [c]).difference() for c in counts.classes]
-    missing = len(each) == 2 and not all(gap.estimable for gap in each)
+    two = counts.classes if len(counts.classes) == 2 else ()
+    each = [measures.predictive_parity(counts, [c]).difference() for c in two]
+    missing = not all(gap.estimable for gap in each)
     whole = measures.predictive_parity(counts, counts.classes)
     for gap, of in (
         (whole.difference(), ""),

@@ -237,8 +237,9 @@ def _helped(arms: Arms) -> Section | None:
     found = {g: [arms.change(arm, "accuracy", g) for arm in arms.others] for g in groups}
     study = arms.studies[arms.first]
     right = study.right
+    titled = "{}" if study.structured else f"{right} of {{}}"  # the long words would be cut off
     figures = [
-        forest_figure(f"{right} of {group}", found[group], xlabel=f"change from {arms.first!r}")
+        forest_figure(titled.format(group), found[group], xlabel=f"change from {arms.first!r}")
         for group in groups[:NAMED]
     ]
     table = [

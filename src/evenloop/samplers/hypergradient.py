@@ -187,7 +187,7 @@ def solve(
         for _ in range(steps):
             term = term - rate * (product(term) + damping * term)
             total = total + term
-        if not bool(term.norm() <= 1.001 * v.norm()):
+        if bool(term.norm() > 1.001 * v.norm()):  # not for NaN, whose cell the caller names
             raise ValueError(
                 f"the Neumann series grows: rate={rate:g} is too large for this Hessian; lower "
                 "rate in hessian_options, or take hessian='cg'"
