@@ -272,10 +272,11 @@ def test_a_loop_in_mixed_precision_moves_the_shares_by_its_own_features():
 # -- refusals ---------------------------------------------------------------------------------
 
 
-def test_nan_loss_names_the_cell():
+@pytest.mark.parametrize("hessian", ["identity", "neumann"])
+def test_nan_loss_names_the_cell(hessian):
     x, cells = problem()
     x[cells.place == 2] = torch.nan
-    control = controller(val=Validation(x, cells))
+    control = controller(val=Validation(x, cells), hessian=hessian)
     with pytest.raises(ValueError, match=re.escape("'1 | 0' is not finite at update 1")):
         control.step()
 
