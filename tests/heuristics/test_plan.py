@@ -70,6 +70,16 @@ def test_a_plan_says_what_is_missing_and_drives_the_query() -> None:
     assert quota_to_plan(met) is None
 
 
+def test_the_largest_group_is_held_to_the_next_not_to_itself() -> None:
+    names, counts = ("f", "m", "x"), torch.tensor([900, 100, 30])
+    told = label_plan(0.2, names, counts, counts, adjust=False).told
+    assert told == (detectable_gap(900, 100), detectable_gap(100, 900), detectable_gap(30, 900))
+    twice = label_plan(0.2, ("f", "m"), torch.tensor([50, 50]), counts[:2]).told
+    assert twice == (detectable_gap(50, 50), detectable_gap(50, 50))
+    alone = label_plan(0.2, ("f", "m"), torch.tensor([900, 0]), counts[:2])
+    assert alone.told == (inf, inf)
+
+
 def test_more_pairs_need_more_labels_unless_told_otherwise() -> None:
     counts = torch.zeros(4).long()
     names = ("a", "b", "c", "d")

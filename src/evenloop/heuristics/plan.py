@@ -79,7 +79,7 @@ class LabelPlan:
 
     `need` labels in each group, `have` now, `missing` to go; `reachable` says whether the pool's
     groups hold that many; `told` is the gap that the labels at hand can tell for each group
-    against the largest one.
+    against the largest of the others.
     """
 
     gap: float
@@ -137,8 +137,13 @@ def label_plan(
     need = labels_per_group(gap, rate=rate, level=each, power=power)
     held, free = [int(n) for n in have], [int(n) for n in pool]
     missing = tuple(max(0, need - n) for n in held)
-    largest = sorted(held)[-1]
-    told = tuple(detectable_gap(n, largest, rate=rate, level=each, power=power) for n in held)
+    second, largest = sorted(held)[-2:]
+    most = held.index(largest)  # a group tells no gap from itself
+    others = (second if i == most else largest for i in range(len(held)))
+    told = tuple(
+        detectable_gap(n, m, rate=rate, level=each, power=power)
+        for n, m in zip(held, others, strict=True)
+    )
     reachable = tuple(m <= f for m, f in zip(missing, free, strict=True))
     return LabelPlan(gap, need, groups, tuple(held), missing, reachable, told)
 
