@@ -58,6 +58,14 @@ def test_one_seed_has_a_mean_and_no_limits(tmp_path: Path) -> None:
     assert np.isnan(cell(table, "a", "last", "low"))
 
 
+def test_a_study_of_one_round_is_told_once(tmp_path: Path) -> None:
+    a, b = (arm(tmp_path / name, [[0.1], [0.2]]) for name in "ab")
+    longer = arm(tmp_path / "c", [[0.1], [0.2, 0.3]])
+    assert compare([a, b], ["bias"])["round"].tolist() == ["last", "last"]
+    assert compare([a, b], ["bias"], rounds=(0,))["round"].tolist() == ["0", "0"]
+    assert compare([a, longer], ["bias"])["round"].tolist() == ["0", "0", "last", "last"]
+
+
 def test_what_is_not_estimable_at_the_last_round_is_missing_there(tmp_path: Path) -> None:
     a, b = (arm(tmp_path / name, [[0.0, 0.1], [0.1, 0.2], [0.2, 0.3]]) for name in "ab")
     lost = (b.table["metric"] == "bias") & (b.table["round"] == 1) & (b.table["seed"] == 2)

@@ -117,7 +117,8 @@ def compare(
         wanted: metrics of the split or, where it has none of that name, of the loops' notes; by
             default every one that all arms have for the whole split.
         split: "audit" or "train".
-        rounds: which rounds; None is each seed's last.
+        rounds: which rounds; None is each seed's last. A round that is the last of every seed
+            is not told twice.
         level: of the Student limits.
 
     Returns:
@@ -138,6 +139,9 @@ def compare(
     for metric in wanted:
         if metric not in shared | shared_notes:
             raise ConfigError(f"no metric {metric!r} on split {split!r}; {nearest(metric, shared)}")
+    if None in rounds:
+        ends = {int(end) for arm in arms for end in arm.table.groupby("seed")["round"].max()}
+        rounds = [r for r in rounds if r is None or ends != {r}]
     rows = []
     for metric in wanted or sorted(shared):
         for round in rounds:
