@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 import torch
 
+from evenloop.overrides import read_yaml
 from evenloop.worlds.folder import ImageFolder, Manifest
-from evenloop.worlds.layout import scan
+from evenloop.worlds.layout import read_vocabulary, scan
 from worlds.layouts import encoded, pixels, write_image
 
 
@@ -240,6 +241,22 @@ def test_a_vocabulary_may_be_a_file(tmp_path: Path, ending: str) -> None:
     path.rename(tmp_path / "gone")
     with pytest.raises(FileNotFoundError, match=r"words.* does not exist"):
         source.load()
+
+
+def test_a_vocabulary_file_says_what_is_written(tmp_path: Path) -> None:
+    """No word of it is a number of base 60, an octal number or a truth value."""
+    path = tmp_path / "words.yaml"
+    path.write_text("taken: {12:30: noon, 007: early, 1.50: late}\nsmiling: [no, yes]\n")
+    assert read_vocabulary(path) == {
+        "taken": {"12:30": "noon", "007": "early", "1.50": "late"},
+        "smiling": {"no": "no", "yes": "yes"},
+    }
+    assert read_vocabulary(read_yaml("{smiling: ['no', 'yes']}")) == {
+        "smiling": {"no": "no", "yes": "yes"}
+    }
+    for unquoted in ("[no, yes]", "{no: grave}", "{grave: no}"):
+        with pytest.raises(ValueError, match=r"has False for 'smiling'.* put it in quotes"):
+            read_vocabulary(read_yaml(f"smiling: {unquoted}"))
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,8 @@ def read_vocabulary(given: Path | str | Mapping[str, Any] | None) -> Vocabulary:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is neither, or holds something else.
+        ValueError: the file is neither, or holds something else; a token or value of a mapping is
+            True or False, as YAML reads an unquoted no.
     """
     if given is None:
         return {}
@@ -142,6 +143,12 @@ def read_vocabulary(given: Path | str | Mapping[str, Any] | None) -> Vocabulary:
             raise ValueError(
                 f"{where} must give {name!r} a list of tokens or token: value pairs, got {tokens!r}"
             )
+        for word in (*pairs, *pairs.values()):
+            if isinstance(word, bool):
+                raise ValueError(
+                    f"{where} has {word} for {name!r}, which may have been written yes, no, on or "
+                    "off; put it in quotes"
+                )
         found[str(name)] = {str(token): str(value) for token, value in pairs.items()}
     return found
 
@@ -153,7 +160,10 @@ def _read(path: Path) -> Any:
         raise FileNotFoundError(f"vocabulary {path} does not exist")
     text = path.read_text(encoding="utf-8")
     try:
-        return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        if path.suffix == ".json":
+            return json.loads(text)
+        # every scalar as it is written: `no`, `12:30` and `007` are names of folders
+        return yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - it makes texts alone
     except (ValueError, yaml.YAMLError) as error:
         raise ValueError(f"vocabulary {path} cannot be read: {error}") from error
 
