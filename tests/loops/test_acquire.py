@@ -101,6 +101,31 @@ def test_a_snapshot_starts_every_training_from_the_same_weights() -> None:
         assert torch.equal(starts[1], starts[2]) is same
 
 
+@pytest.mark.parametrize(
+    ("fields", "nets"),
+    [
+        ({"heuristic": "bald"}, 3),
+        ({"heuristic": "epig"}, 3),
+        ({"heuristic": "badge"}, 1),
+        ({"heuristic": "random", "balance": "predicted-cell"}, 1),
+    ],
+    ids=str,
+)
+def test_an_ensemble_is_trained_where_more_than_one_net_is_read(
+    fields: dict[str, Any], nets: int
+) -> None:
+    fields = {"initial": 30, "query": 10, **fields}
+    for state in states(Acquire(**fields, posterior="ensemble", draws=3), 2):
+        assert len(state.models) == nets
+
+
+def test_nets_nobody_reads_changed_no_figure() -> None:
+    """The one net of such an ensemble is what the plain model is, in every recorded number."""
+    plain = Acquire(initial=30, query=10, heuristic="core-set")
+    rows = [go(replace(plain, posterior=kind)).rows for kind in ("dropout", "ensemble", "laplace")]  # type: ignore[arg-type]
+    assert len({tuple(row.to_json() for row in of) for of in rows}) == 1
+
+
 def test_quotas_buy_each_colour_equally_and_a_missing_colour_is_no_harm() -> None:
     loop = Acquire(initial=30, query=10, heuristic="random", balance="group")
     first, second = (s.data for s in states(loop, 2))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from math import log as ln
 from math import nan
@@ -26,13 +26,14 @@ from evenloop.heuristics.posterior import (
     draw_pool,
 )
 from evenloop.heuristics.stochastic import random_order_top
-from evenloop.heuristics.uncertainty import Score, bald, predictive_entropy
+from evenloop.heuristics.uncertainty import SCORES, Score, bald, predictive_entropy
 from evenloop.loop import State
 from evenloop.loops._acquire_pool import shelf_of
 from evenloop.rng import Rng
 
 __all__ = [
     "BINS",
+    "DRAWING",
     "TOGETHER",
     "auroc",
     "balance_groups",
@@ -48,6 +49,7 @@ __all__ = [
 ]
 
 BINS = 20
+DRAWING = ("batch-bald", "epig", *SCORES)  # these read a posterior, the others one model
 TOGETHER = ("batch-bald", "epig", "badge", "core-set", *STRATEGIES)
 
 
@@ -128,12 +130,12 @@ def together(
     state: State,
     scored: Tensor,
     k: int,
-    posterior: Posterior,
+    posterior: Callable[[], Posterior],
     rng: Rng,
 ) -> Tensor:
     """(k,) places in `scored`, chosen by a rule that looks at items together.
 
-    `posterior` draws are read by BatchBALD and EPIG, features by the others.
+    Draws of the `posterior` are read by BatchBALD and EPIG, features by the others.
     """
     model, generator = state.models["classifier"], rng.gen()
     if heuristic in ("badge", "core-set", *STRATEGIES):
@@ -145,7 +147,7 @@ def together(
         if heuristic == "core-set":
             return core_set(features, features_of(model, state.data.x), k)
         return badge(predict(model, x[scored]).softmax(1), features, k, generator=generator)
-    draws = draw_pool(posterior, x, rng=rng.at("draws"), index=scored)
+    draws = draw_pool(posterior(), x, rng=rng.at("draws"), index=scored)
     if heuristic == "batch-bald":
         return batch_bald(draws, k, kind="logits", generator=generator)
     # what should be predicted well is the population that the pool is a sample of

@@ -29,6 +29,7 @@ from evenloop.heuristics.stochastic import random_order_top, stochastic_selectio
 from evenloop.heuristics.uncertainty import SCORES
 from evenloop.loop import Loop, Notes, State, World
 from evenloop.loops._acquire import (
+    DRAWING,
     TOGETHER,
     auroc,
     balance_groups,
@@ -76,7 +77,8 @@ class Acquire(Loop):
         query: labels bought a round, q.
         heuristic: what is asked about first; "random" is the baseline; "typiclust" and "probcover"
             need the extra `active`.
-        posterior: "dropout", "dropconnect", "ensemble" (of `draws` nets) or "laplace" (last layer).
+        posterior: "dropout", "dropconnect", "ensemble" (of `draws` nets, where the
+            heuristic reads more than one) or "laplace" (last layer).
         draws: posterior draws T.
         score_rows: rows of one forward pass while scoring, items times draws.
         balance: quotas by "group", "cell" (true class x group), "predicted-cell",
@@ -289,7 +291,7 @@ class Acquire(Loop):
         """(q,) places in `scored`, fewer if the pool holds fewer."""
         generator, k = rng.gen(), min(self.query, len(scored))
         if self.heuristic in TOGETHER:
-            posterior = self._posterior(state, consistent=True)
+            posterior = partial(self._posterior, state, consistent=True)
             return together(self.heuristic, world.data.x, state, scored, k, posterior, rng)
         if self.balance != "none" or self.plan_gap:
             model = state.models["classifier"]
@@ -311,7 +313,7 @@ class Acquire(Loop):
 
     def _train(self, world: World, state: State, notes: Notes, rng: Rng) -> tuple[State, Notes]:
         models = {"classifier": self._start(world, state, "classifier", rng)}
-        if self.posterior == "ensemble":
+        if self.posterior == "ensemble" and self.heuristic in DRAWING:
             for i in range(1, self.draws):
                 models[f"member.{i}"] = self._start(world, state, f"member.{i}", rng)
         alarms, values = notes.alarms, dict(notes.values)
