@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from math import nan
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from evenloop.config import ConfigError, RunConfig
 from evenloop.counts import Counts
+from evenloop.intervals import across_runs
 from evenloop.record import Record, Row
 from evenloop.report.arms import Arms, sections_of, write_arms
 from evenloop.report.intervals import Interval, Point, forest_figure, points_figure
@@ -125,3 +127,13 @@ def test_points_alone_are_in_the_legend_and_those_of_curves_beside_their_marks()
     assert "2" not in texts  # a point without a value has no cross and no name
     assert texts.count("alone") == 1
     assert 'aria-label="t: $1 at 0.1 [0, 0.2], 0.8 [0.7, 0.9]; 2 at nan, nan; alone at' in svg
+
+
+def test_limits_over_runs_are_cut_and_there_are_none_where_all_agree() -> None:
+    wide = across_runs([0.0, 1.0])
+    assert Interval.over("a", wide).low < 0
+    assert Interval.over("a", wide, (0, 1)).words() == "0.500 [0.000, 1.000]"
+    for same in ([0.25, 0.25], [0.25]):
+        said = Interval.over("a", across_runs(same), (0, 1)).words(sign=True)
+        assert said == "+0.250 [not estimable between seeds]"
+    assert Interval.over("a", across_runs([nan])).words() == "not estimable"

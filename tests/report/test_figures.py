@@ -59,3 +59,12 @@ def test_points_may_be_called_by_other_numbers_than_theirs():
     assert ">21<" in plain
     assert ">220<" in named
     assert ">21<" not in named
+
+
+def test_a_line_says_its_value_in_words() -> None:
+    value, ends = np.array([0.5, np.nan, -0.25]), np.array([np.nan, np.nan, 0.125])
+    line = Line("a", value, -ends, ends)
+    said = [line.words(at) for at in range(4)]
+    limited = "-0.250 [-0.125, +0.125]"
+    assert said == ["+0.500 (no limits)", "not estimable", limited, "not estimable"]
+    assert Line("b", value).words(2) == "-0.250 (no limits)"

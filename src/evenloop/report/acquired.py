@@ -8,7 +8,7 @@ from math import inf, log, nan
 import numpy as np
 from numpy.typing import NDArray
 
-from evenloop.intervals import Runs, across_runs, band
+from evenloop.intervals import across_runs, band
 from evenloop.record import Row
 from evenloop.report.intervals import Interval
 from evenloop.report.panels import Curve, Steps
@@ -33,6 +33,7 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 LEVELS = (0.6, 0.7, 0.8, 0.9)
+RATIO = (0.0, inf)  # a ratio has no limit below 0
 BINS = "pool.bald.bins"
 
 
@@ -102,8 +103,8 @@ def enrichment(study: Study, cells: Sequence[str]) -> list[Interval]:
     found = []
     for cell in cells:
         values = last_values(study, f"enrichment.{cell}")
-        over = across_runs([*values.values()]) if values else None
-        found.append(Interval(cell, nan) if over is None else _interval(cell, over))
+        runs = [*values.values()] or [nan]
+        found.append(Interval.over(cell, across_runs(runs), RATIO))
     return found
 
 
@@ -119,7 +120,7 @@ def rare(study: Study) -> Interval | None:
         low, high = (last_values(study, f"rare.{end}") for end in ("low", "high"))
         (seed,) = values
         return Interval("rare", values[seed], low.get(seed, nan), high.get(seed, nan))
-    return _interval("rare", across_runs([*values.values()]))
+    return Interval.over("rare", across_runs([*values.values()]), RATIO)
 
 
 def verdicts(study: Study) -> dict[str, int]:
@@ -194,9 +195,3 @@ def _by_cell(row: Row) -> dict[str, Floats]:
     cells = list(dict.fromkeys(name.rsplit("|", 1)[0] for name in moments.groups))
     table = moments.table[:, 0].reshape(len(cells), -1)
     return {cell: table[i] for i, cell in enumerate(cells)}
-
-
-def _interval(label: str, runs: Runs) -> Interval:
-    """Mean and limits, which are nan for one run; ratios have none below 0."""
-    low = float(np.maximum(runs.low, 0))
-    return Interval(label, float(runs.mean), low, float(runs.high))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isnan, nan
+from math import inf, isnan, nan
 from pathlib import Path
 
 import jinja2
-import numpy as np
 
 from evenloop import __version__, measures
-from evenloop.intervals import Runs, across_runs, paired_runs
+from evenloop.intervals import across_runs, paired_runs
 from evenloop.record import write_atomically
 from evenloop.report.generation_arms import generation_sections
 from evenloop.report.intervals import Interval, Point, forest_figure, points_figure
@@ -20,13 +19,13 @@ from evenloop.report.pruned_arms import compressed_arms
 from evenloop.report.sections import Section, Table
 from evenloop.report.strategies import strategy_sections
 from evenloop.report.study import Study
-from evenloop.shares import ALIKE
 from evenloop.study.compare import last_of, rows_of
 
 __all__ = ["Arms", "sections_of", "write_arms"]
 
 NAMED = 8
 USUAL = ("accuracy", "worst-group accuracy", "equalized odds difference")
+SHARE, ANY = (0.0, 1.0), (-inf, inf)
 DRAWN = "share of generated rows drawn"
 Values = Mapping[int, float]
 
@@ -72,17 +71,15 @@ class Arms:
         values = self.values(arm, metric, group)
         if not values:
             return Interval(arm, nan)
-        found = _interval(arm, across_runs([*values.values()]))
-        if metric == "accuracy" or metric.endswith("difference"):  # in [0, 1]: cut there
-            return Interval(arm, found.value, *np.clip((found.low, found.high), 0, 1).tolist())
-        return found
+        share = metric == "accuracy" or metric.endswith("difference")
+        return Interval.over(arm, across_runs([*values.values()]), SHARE if share else ANY)
 
     def change(self, arm: str, metric: str, group: str = "all") -> Interval:
         """The mean difference from the first arm over seeds that both have, with limits."""
         mine, base = self.values(arm, metric, group), self.values(self.first, metric, group)
         if not mine.keys() & base.keys():
             return Interval(arm, nan)
-        return _interval(arm, paired_runs(mine, base))
+        return Interval.over(arm, paired_runs(mine, base))
 
     def groups(self) -> list[str]:
         """Groups of the audit split, those worst off in the first arm first."""
@@ -143,13 +140,6 @@ def sections_of(arms: Arms) -> list[Section]:
     return [section for section in found if section is not None]
 
 
-def _interval(label: str, runs: Runs) -> Interval:
-    """The mean and limits of runs; no limits where all agree to the last item."""
-    if not runs.sd > ALIKE:
-        return Interval(label, float(runs.mean))
-    return Interval(label, float(runs.mean), float(runs.low), float(runs.high))
-
-
 def _overall(arms: Arms) -> Section:
     rows, figures = [], []
     for metric in arms.metrics:
@@ -161,8 +151,8 @@ def _overall(arms: Arms) -> Section:
             )
         )
         for arm in arms.studies:
-            change = "" if arm == arms.first else _words(arms.change(arm, metric), sign=True)
-            rows.append((metric, arm, _words(arms.mean(arm, metric)), change))
+            change = "" if arm == arms.first else arms.change(arm, metric).words(sign=True)
+            rows.append((metric, arm, arms.mean(arm, metric).words(), change))
     head = ("measure", "arm", "mean", f"difference from {arms.first!r}")
     return Section(
         "Every arm",
@@ -243,8 +233,8 @@ def _helped(arms: Arms) -> Section | None:
         for group in groups[:NAMED]
     ]
     table = [
-        (change.label, group, _words(arms.mean(change.label, "accuracy", group)),
-         _words(change, sign=True))
+        (change.label, group, arms.mean(change.label, "accuracy", group).words(),
+         change.words(sign=True))
         for group in groups
         for change in found[group]
     ]  # fmt: skip
@@ -311,9 +301,8 @@ def _rows_drawn(arms: Arms) -> Section | None:
     for arm in arms.studies:
         values = arms.values(arm, DRAWN, split="notes")
         if values:
-            found = _interval(arm, across_runs([*values.values()]))
-            limits = np.clip((found.low, found.high), 0, 1).tolist()
-            rows.append((arm, _words(Interval(arm, found.value, *limits))))
+            found = Interval.over(arm, across_runs([*values.values()]), SHARE)
+            rows.append((arm, found.words()))
     if not rows:
         return None
     title = "Last round, mean over seeds with 95 % limits"
@@ -329,12 +318,3 @@ def _where(arms: Arms) -> Section:
     ]
     head = ("arm", "seeds", "rounds", "folder")
     return Section("Arms", tables=[Table("Studies of this sweep", head, rows)])
-
-
-def _words(value: Interval, sign: bool = False) -> str:
-    if isnan(value.value):
-        return "not estimable"
-    form = "+.3f" if sign else ".3f"
-    if isnan(value.low):
-        return f"{value.value:{form}} [not estimable between seeds]"
-    return f"{value.value:{form}} [{value.low:{form}}, {value.high:{form}}]"

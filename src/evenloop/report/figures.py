@@ -65,6 +65,14 @@ class Line:
     thin: tuple[Floats, ...] = ()
     flat: bool = False
 
+    def words(self, at: int) -> str:
+        """The signed value of round `at` with its limits, to three decimals."""
+        if at >= len(self.value) or np.isnan(self.value[at]):
+            return "not estimable"
+        if self.low is None or self.high is None or np.isnan(self.low[at]):
+            return f"{self.value[at]:+.3f} (no limits)"
+        return f"{self.value[at]:+.3f} [{self.low[at]:+.3f}, {self.high[at]:+.3f}]"
+
 
 def line_figure(
     title: str,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite, isnan
+from math import inf, isfinite, isnan, nan
 
 import matplotlib as mpl
 import numpy as np
@@ -14,6 +14,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from evenloop.intervals import Runs
 from evenloop.report.figures import (
     FAINT,
     INK,
@@ -24,6 +25,7 @@ from evenloop.report.figures import (
     frame,
     legend,
 )
+from evenloop.shares import ALIKE
 
 __all__ = ["Interval", "Point", "forest_figure", "points_figure"]
 
@@ -38,8 +40,32 @@ class Interval:
 
     label: str
     value: float
-    low: float = float("nan")
-    high: float = float("nan")
+    low: float = nan
+    high: float = nan
+
+    @staticmethod
+    def over(label: str, runs: Runs, within: tuple[float, float] = (-inf, inf)) -> Interval:
+        """The mean and limits of runs, the limits cut to what the quantity can be.
+
+        There are none with one run, or where all agree to the last item, which proves nothing.
+        """
+        if not runs.sd > ALIKE:
+            return Interval(label, float(runs.mean))
+        low, high = np.clip((runs.low, runs.high), *within).tolist()
+        return Interval(label, float(runs.mean), low, high)
+
+    def words(self, *, sign: bool = False) -> str:
+        """The value and its limits to three decimals.
+
+        >>> Interval("a", 0.25, 0.125, 0.375).words(), Interval("a", 0.25).words(sign=True)
+        ('0.250 [0.125, 0.375]', '+0.250 [not estimable between seeds]')
+        """
+        if isnan(self.value):
+            return "not estimable"
+        form = "+.3f" if sign else ".3f"
+        if isnan(self.low):
+            return f"{self.value:{form}} [not estimable between seeds]"
+        return f"{self.value:{form}} [{self.low:{form}}, {self.high:{form}}]"
 
 
 @dataclass(frozen=True, slots=True)

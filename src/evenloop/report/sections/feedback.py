@@ -79,16 +79,10 @@ def _bias_words(study: Study, name: str) -> str:
     last = len(bias.value) - 1
     start = (
         f"Bias towards class {name} (share the model predicts minus share people give): "
-        f"{_with_limits(bias, 0)} at round 0"
+        f"{bias.words(0)} at round 0"
     )
-    end = f" and {_with_limits(bias, last)} at round {last}" if last else ""
+    end = f" and {bias.words(last)} at round {last}" if last else ""
     return f"{start}{end} ({n} audit items, {seeds} seed{'s' if seeds > 1 else ''}, 95 % limits)."
-
-
-def _with_limits(line: Line, at: int) -> str:
-    if line.low is None or line.high is None or np.isnan(line.low[at]):
-        return f"{line.value[at]:+.3f} (no limits)"
-    return f"{line.value[at]:+.3f} [{line.low[at]:+.3f}, {line.high[at]:+.3f}]"
 
 
 def _slack(study: Study, first: str, later: str, factor: np.ndarray | None) -> Bounded:
@@ -261,7 +255,7 @@ def _table_over_seeds(study: Study) -> Table:
             says = "within" if low > 0 else "exceeds" if high < 0 else "inconclusive"
             limits = "not estimable" if np.isnan(low) else f"[{low:+.3f}, {high:+.3f}]"
             cells = [f"{value:+.3f} {limits}", says]
-        shown = (_with_limits(bias, t), _with_limits(gap, t), f"{bound.value[t]:+.3f}")
+        shown = (bias.words(t), gap.words(t), f"{bound.value[t]:+.3f}")
         rows.append((str(t), *shown, *cells, str(n[t])))
     head = (
         "round", "bias [95 %]", "gap to labels [95 %]", "bound, round 0",

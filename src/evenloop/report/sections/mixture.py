@@ -14,9 +14,9 @@ from evenloop.counts import Counts
 from evenloop.intervals import across_runs
 from evenloop.record import Row
 from evenloop.report.figures import Line, line_figure
+from evenloop.report.intervals import Interval
 from evenloop.report.sections import Section, Table
 from evenloop.report.study import Study
-from evenloop.shares import ALIKE
 
 Floats = NDArray[np.float64]
 ORDER = 14
@@ -135,13 +135,7 @@ def _noted(rows: Sequence[Row], name: str) -> Floats:
 
 def _words(values: ArrayLike, sign: bool = False, within: tuple[float, float] = (0, 1)) -> str:
     """The mean over seeds (S,) with Student limits, cut to what the quantity can be."""
-    runs, form = across_runs(values), "+.3f" if sign else ".3f"
-    if not runs.n:
-        return "not estimable"
-    if not runs.sd > ALIKE:
-        return f"{float(runs.mean):{form}} [not estimable between seeds]"
-    low, high = (float(side) for side in np.clip((runs.low, runs.high), *within))
-    return f"{float(runs.mean):{form}} [{low:{form}}, {high:{form}}]"
+    return Interval.over("", across_runs(values), within).words(sign=sign)
 
 
 def _drawn(last: Sequence[Row], prefix: str) -> Table | None:

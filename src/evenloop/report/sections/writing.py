@@ -104,19 +104,11 @@ def _title(name: str) -> str:
     return name[:1].upper() + name[1:]
 
 
-def _limited(study: Study, metric: str, at: int) -> str:
-    line = study.line("", metric)
-    if at >= len(line.value) or np.isnan(line.value[at]):
-        return "not estimable"
-    if line.low is None or line.high is None or np.isnan(line.low[at]):
-        return f"{line.value[at]:+.3f} (no limits)"
-    return f"{line.value[at]:+.3f} [{line.low[at]:+.3f}, {line.high[at]:+.3f}]"
-
-
 def _words(study: Study, name: str) -> str:
     last, seeds = study.rounds - 1, len(study.records)
-    first = _limited(study, BIAS + name, 0)
-    later = f", {_limited(study, BIAS + name, last)} at round {last}" if last else ""
+    line = study.line("", BIAS + name)
+    first = line.words(0)
+    later = f", {line.words(last)} at round {last}" if last else ""
     return (
         f"Bias of {name} (written minus people's): {first} at round 0{later} "
         f"({seeds} seed{'s' if seeds > 1 else ''}, 95 % limits)."
@@ -126,6 +118,7 @@ def _words(study: Study, name: str) -> str:
 def _table(study: Study, names: list[str]) -> Table:
     rows = []
     for name in names:
+        line = study.line("", BIAS + name)
         part = study.table[
             (study.table["metric"] == BIAS + name)
             & (study.table["group"] == "all")
@@ -134,6 +127,6 @@ def _table(study: Study, names: list[str]) -> Table:
         for t in range(study.rounds):
             items = part[part["round"] == t]["n"]
             shown = "none" if items.empty else f"{int(items.min())}"
-            rows.append((name, str(t), _limited(study, BIAS + name, t), shown))
+            rows.append((name, str(t), line.words(t), shown))
     head = ("statistic", "round", "bias [95 %]", "audit items")
     return Table("Bias of every statistic at every round", head, rows, folded=True)
