@@ -254,14 +254,14 @@ class Recipe:
     def use_channels_last(self, net: nn.Module) -> bool:
         """Whether `net` is to hold its images channels-last.
 
-        Unless the field says so: from three convolutions on a CPU, where it pays.
+        Unless the field says so: from two convolutions on a CPU, where it pays.
         """
         if self.channels_last is not None:
             return self.channels_last
         from torch import nn
 
         layers = sum(isinstance(layer, nn.Conv2d) for layer in net.modules())
-        return self.device.split(":")[0] == "cpu" and layers >= 3
+        return self.device.split(":")[0] == "cpu" and layers >= 2
 
 
 def rate(step: int, total_steps: int, steps_per_epoch: int, recipe: Recipe) -> float:
