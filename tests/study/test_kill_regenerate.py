@@ -16,7 +16,9 @@ test_size: 200
 by: [color]
 loop:
   - regenerate:
-      natural: 128
+      natural: 168
+      validation: 40
+      judge: validation
       generator: mlp-vae
       generator_options: {widths: [16], latent: 3}
       generator_batch: 32

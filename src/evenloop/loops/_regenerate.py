@@ -1,4 +1,4 @@
-"""The parts of a generation: annotators, generator, population, classifier.
+"""The parts of a generation: what came before it, its generator and its classifier.
 
 Private to `evenloop.loops.regenerate`, which says in what order they come.
 """
@@ -15,14 +15,10 @@ from torch import Tensor, nn
 from evenloop.counts import Counts
 from evenloop.data import Attribute, GroupedData, Origin, Schema
 from evenloop.fit import TrainsItself, predict
-from evenloop.groups import LABEL, TRUTH, GroupIndex
-from evenloop.heads import features_of
-from evenloop.heuristics.frechet import frechet_by_group
-from evenloop.heuristics.population import population
+from evenloop.groups import LABEL, GroupIndex
 from evenloop.loop import Notes, State, World
-from evenloop.measures.shares import divergence
-from evenloop.models.generators import FitsItself, build_generator, check_samples
-from evenloop.models.outputs import with_outputs
+from evenloop.loops._regenerate_annotators import Natural
+from evenloop.models.generators import FitsItself, build_generator
 from evenloop.models.vae import Vae, conditioned
 from evenloop.recipe import Recipe
 from evenloop.rng import Rng
@@ -35,10 +31,9 @@ from evenloop.seams import Objective, Sampler
 if TYPE_CHECKING:
     from evenloop.loops.regenerate import Regenerate
 
-__all__ = ["KEY", "Generation", "group_columns"]
+__all__ = ["KEY", "Generation"]
 
 KEY = "regenerate"
-SHOWN = 4
 
 
 class Generation:
@@ -47,59 +42,14 @@ class Generation:
     def __init__(self, loop: Regenerate, world: World, state: State, round: int, rng: Rng) -> None:
         self.loop, self.world, self.round, self.rng = loop, world, round, rng
         self.kept: Mapping[str, Any] = state.extra.get(KEY, {})
-        data = state.data.to(world.recipe.device)
-        made = data.origin == int(Origin.GENERATED)
-        natural = data.take((~made).nonzero().flatten()) if bool(made.any()) else data
-        rows, held = torch.arange(len(natural)), loop.validation
-        self.data = natural.take(rows[: len(rows) - held]) if held else natural
-        self.judge = natural.take(rows[len(rows) - held :]) if held else natural
-        columns = group_columns(world, self.data)
-        self.groups = GroupIndex.of(self.data, columns)
-        self.judge_groups = GroupIndex.of(self.judge, columns)
-        self.strata = GroupIndex.of(self.data, [LABEL, *columns])
+        self.natural = Natural.of(world, state.data, loop.validation)
+        self.data, self.held_out = self.natural.data, self.natural.held_out
+        self.groups, self.strata = self.natural.groups, self.natural.strata
         self.classes = self.data.schema.classes
         self.values: dict[str, float | int | str] = {}
         self.counts: dict[str, Counts] = {}
         self.alarms: tuple[str, ...] = ()
         self.samples: dict[str, Tensor] | None = None
-
-    def annotators(self) -> tuple[nn.Module, nn.Module]:
-        """A_L and A_S, trained once on natural rows, then frozen."""
-        names, x = self.groups.names, self.data.x
-        label = self.world.net(self.rng.at("label annotator", "net"))
-        start = self.rng.at("group annotator", "net")
-        group = self.world.net(start)
-        if not isinstance(group, TrainsItself):
-            group = with_outputs(group, len(names), seed=start.at("head").seed)
-        if self.kept:
-            for model, name in ((label, "label_annotator"), (group, "group_annotator")):
-                model.to(self.world.recipe.device).load_state_dict(self.kept[name])
-                model.eval()
-            return label, group
-        asked = GroupedData.of(x, self.groups.cell, {}, Schema(names))
-        recipe = self.loop.annotator_recipe(self.world.recipe)
-        self._train("label annotator", label, self.data, self.strata, recipe, Uniform())
-        self._train("group annotator", group, asked, GroupIndex.of(asked), recipe, Uniform())
-        labels = predict(label, self.judge.x).argmax(1)
-        groups = predict(group, self.judge.x).argmax(1)
-        truth = self.judge_groups.cell
-        self._judge(
-            "label_annotator", Counts.of(labels, self.judge.y, self.judge_groups, self.classes)
-        )
-        self._judge("group_annotator", Counts.of(groups, truth, self.judge_groups, names))
-        self.alarms += tuple(self.loop.lost_strata(self.world, self.data))
-        return label, group
-
-    def _judge(self, name: str, counts: Counts) -> None:
-        self.counts[name] = counts
-        right = float(counts.table.trace(axis1=1, axis2=2).sum()) / max(counts.total, 1)
-        if right < self.loop.annotator_floor:
-            where = "held-out" if self.loop.validation else "its own training"
-            self.alarms += (
-                f"the {name.replace('_', ' ')} is right on {right:.1%} of {counts.total} {where} "
-                f"rows, below {self.loop.annotator_floor:.0%}: what follows measures it, not the "
-                "world; train it longer, or with another net",
-            )
 
     def parent(self) -> nn.Module | None:
         """The last generation's generator, or None before the first."""
@@ -121,7 +71,7 @@ class Generation:
         model, loop = self._new_generator(), self.loop
         draw = self._draw(parent)
         if parent is not None and loop.generator_draws == "pool":
-            draw = from_pool(self._sample(parent, len(self.data), self.rng.at("generator", "pool")))
+            draw = from_pool(self.sample(parent, len(self.data), self.rng.at("generator", "pool")))
         conditional = isinstance(model, Vae) and model.cells > 0
         stratum = self._stratum(teacher, group_annotator)
         finish = conditioned if conditional else None
@@ -147,72 +97,9 @@ class Generation:
             assert isinstance(model, nn.Module)
         else:
             cost = loop.generator_cost(model)
-            self._train("generator", model, self.data, self.strata, recipe, sampler, cost)
+            self.train("generator", model, self.data, self.strata, recipe, sampler, cost)
         self._report("generator", tally, recipe.batch)
         return model
-
-    def describe(
-        self,
-        generator: nn.Module,
-        label_annotator: nn.Module,
-        teacher: nn.Module,
-        group_annotator: nn.Module,
-    ) -> None:
-        """POPULATION: labels by A_L and by the teacher, groups by A_S, margins, image quality."""
-        x = self._sample(generator, self.loop.population, self.rng.at("population"))
-        check_samples(x, self.data.x.shape[1:], name=f"generator of round {self.round}")
-        first, second = (self._predict(m, x) for m in (label_annotator, group_annotator))
-        seen = population(first, second, groups=self.groups.size)
-        groups = GroupIndex(second.argmax(1), self.groups.names)
-        labels = self._predict(teacher, x).argmax(1)
-        self.counts["population"] = Counts.of(labels, first.argmax(1), groups, self.classes)
-        self.samples = self._shown(x, labels * groups.size + groups.cell)
-        shares = {
-            **dict(zip(("annotated " + c for c in self.classes), seen.label_share, strict=True)),
-            **dict(zip(("taught " + c for c in self.classes), self._taught(labels), strict=True)),
-            **dict(zip(groups.names, seen.group_share, strict=True)),
-            **dict(zip(self.strata.names, seen.strata / len(x), strict=True)),
-        }
-        self.values |= {f"share of {name}": float(share) for name, share in shares.items()}
-        start = self.groups.count() / len(self.data)
-        self.values["group drift"] = float(
-            (seen.group_share - start.to(seen.group_share)).abs().sum() / 2
-        )
-        far_off = divergence(seen.strata.cpu(), self.loop.ideal)
-        self.values["divergence from ideal"] = far_off.kl
-        self.values["distance from ideal"] = far_off.total_variation
-        for name, margin, sure in zip(groups.names, seen.margin, seen.sure, strict=True):
-            self.values[f"margin.{name}"] = float(margin)
-            self.values[f"sure.{name}"] = int(sure)
-        n = min(self.loop.quality, len(x), len(self.data))
-        if n:
-            real, made = (features_of(label_annotator, r[:n]) for r in (self.data.x, x))
-            index = torch.arange(n, device=x.device)
-            far = frechet_by_group(real, self.groups.take(index), made, groups.take(index))
-            for name, distance in zip(groups.names, far, strict=True):
-                self.values[f"frechet.{name}"] = float(distance)
-
-    def _taught(self, labels: Tensor) -> Tensor:
-        return torch.bincount(labels, minlength=len(self.classes)) / len(labels)
-
-    def _shown(self, x: Tensor, cell: Tensor) -> dict[str, Tensor] | None:
-        """A few pictures of each stratum, for the record."""
-        if x.dim() != 4:
-            return None
-        strata = GroupIndex(cell, self.strata.names)
-        each = torch.full((strata.size,), SHOWN, device=cell.device)
-        chosen = strata.top(torch.zeros(len(cell), device=cell.device), each)
-        label = (cell[chosen] // self.groups.size).cpu()
-        whole = torch.full_like(label, self.round)
-        return {
-            "x": (x[chosen] * 255).round().to(torch.uint8).cpu(),
-            "y": label,
-            "truth": label,
-            "stratum": cell[chosen].cpu(),
-            "origin": torch.full_like(label, int(Origin.GENERATED), dtype=torch.uint8),
-            "born": whole.to(torch.int32),
-            "row": torch.full_like(label, -1),
-        }
 
     def classifier(
         self, generator: nn.Module, teacher: nn.Module, group_annotator: nn.Module
@@ -238,12 +125,12 @@ class Generation:
             source = self.rng.at("classifier", "rows")
             index = torch.cat([*quota.epoch(data, groups, batch=recipe.batch, rng=source)])
             data, groups = data.take(index), groups.take(index)
-        self._train("classifier", model, data, groups, recipe, sampler)
+        self.train("classifier", model, data, groups, recipe, sampler)
         self._report("classifier", tally, recipe.batch)
         if loop.validation:
-            predicted = predict(model, self.judge.x).argmax(1)
+            predicted = predict(model, self.held_out.x).argmax(1)
             self.counts["validation"] = Counts.of(
-                predicted, self.judge.y, self.judge_groups, self.classes
+                predicted, self.held_out.y, self.natural.held_out_groups, self.classes
             )
         return model
 
@@ -258,10 +145,10 @@ class Generation:
         size = self.groups.size
 
         def of(x: Tensor) -> Tensor:
-            label = self._predict(teacher, x).argmax(1)
+            label = self.predict(teacher, x).argmax(1)
             if group_annotator is None:
                 return label
-            return label * size + self._predict(group_annotator, x).argmax(1)
+            return label * size + self.predict(group_annotator, x).argmax(1)
 
         return of
 
@@ -291,7 +178,7 @@ class Generation:
             fixed_steps,
         )
 
-    def _sample(self, generator: nn.Module, n: int, rng: Rng) -> Tensor:
+    def sample(self, generator: nn.Module, n: int, rng: Rng) -> Tensor:
         return self._draw(generator)(n, rng.gen(self.world.recipe.device))
 
     def _draw(self, generator: nn.Module | None) -> Draw:
@@ -305,7 +192,7 @@ class Generation:
 
         return rows
 
-    def _predict(self, model: nn.Module, x: Tensor) -> Tensor:
+    def predict(self, model: nn.Module, x: Tensor) -> Tensor:
         """What a frozen model says, in the recipe's precision."""
         with self._precision():
             return predict(model, x)
@@ -321,7 +208,7 @@ class Generation:
         natural = self.strata.count() / len(self.data)
         if parent is None:
             return natural
-        cells = stratum(self._sample(parent, loop.population, self.rng.at("shares")))
+        cells = stratum(self.sample(parent, loop.population, self.rng.at("shares")))
         made = torch.bincount(cells, minlength=self.strata.size) / len(cells)
         if loop.reparation in ("generator", "both"):
             plan = plan_reparation(
@@ -338,7 +225,7 @@ class Generation:
         self, generator: nn.Module, stratum: Callable[[Tensor], Tensor]
     ) -> tuple[GroupedData, GroupIndex]:
         """As many generated rows as natural ones, annotated once; pixels rounded to bytes."""
-        x = self._sample(generator, len(self.data), self.rng.at("pool"))
+        x = self.sample(generator, len(self.data), self.rng.at("pool"))
         cell = stratum(x)
         size = self.groups.size
         if self.data.x.dtype == torch.uint8:
@@ -348,7 +235,7 @@ class Generation:
         rows = GroupedData.of(x.cpu(), cell.cpu() // size, columns, schema, origin=Origin.GENERATED)
         return rows, GroupIndex.of(rows, [LABEL, "group"])
 
-    def _train(
+    def train(
         self,
         name: str,
         model: nn.Module,
@@ -385,15 +272,3 @@ class Generation:
                     f"none of the rows drawn for the {name}'s batches was {cell}, of which "
                     f"each was to hold {quota}: no budget brings this stratum back",
                 )
-
-
-def group_columns(world: World, data: GroupedData) -> list[str]:
-    """The group columns: the world's, without the label."""
-    columns = [name for name in world.by if name not in (LABEL, TRUTH)]
-    known = [a.name for a in data.schema.attributes]
-    if not columns:
-        raise ValueError(
-            f"regenerate needs at least one group column in by=, such as {known[:3] or 'none here'}"
-            f"; got by={list(world.by)}"
-        )
-    return columns

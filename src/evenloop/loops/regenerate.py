@@ -21,11 +21,9 @@ from torch import nn
 from evenloop.data import GroupedData
 from evenloop.groups import LABEL, GroupIndex
 from evenloop.loop import Loop, Notes, State, World
-from evenloop.loops._regenerate import (
-    KEY,
-    Generation,
-    group_columns,
-)
+from evenloop.loops._regenerate import KEY, Generation
+from evenloop.loops._regenerate_annotators import Natural, annotators, group_columns
+from evenloop.loops._regenerate_population import describe
 from evenloop.models.generators import (
     BringsObjective,
     FitsItself,
@@ -51,7 +49,11 @@ LEAST = {
 Setting = Literal["seqgen-seqclass", "seqgen-nonseqclass", "seqclass"]
 Reparation = Literal["none", "classifier", "generator", "both"]
 Draws = Literal["fresh", "pool"]
-WORDS = {"setting": Setting, "reparation": Reparation, "draws": Draws, "generator_draws": Draws}
+Judge = Literal["none", "natural", "validation"]
+WORDS = {
+    "setting": Setting, "reparation": Reparation, "draws": Draws, "generator_draws": Draws,
+    "judge": Judge,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +82,14 @@ class Regenerate(Loop):
             replacement, adds the drift of a finite sample in every generation.
         population: rows drawn to describe a generation.
         quality: natural and generated rows whose features are compared by group; 0 for none.
-        validation: last rows of the natural data that only judge annotators and classifiers.
+        validation: last rows of the natural data, which nothing but a judge may be trained on; the
+            annotators and classifiers are tried on them.
+        judge: a second group annotator, with streams of its own, that never chooses a row and only
+            measures the population beside the one that curates: "none", or the rows it learns
+            from. "natural" are those of the other annotators; "validation" are the held-out ones,
+            so that the two share neither start nor rows, and each is tried on the other's.
         annotator_floor: accuracy of an annotator below which the run warns.
-        annotator_epochs, annotator_batch: of both annotators; None as the classifier.
+        annotator_epochs, annotator_batch: of all annotators; None as the classifier.
         generator_optimizer, generator_lr, generator_weight_decay, generator_batch,
             generator_epochs, generator_clip: how a generator is trained, at a constant rate.
         blocks: batches drawn and annotated at once.
@@ -109,6 +116,7 @@ class Regenerate(Loop):
     population: int = 10_000
     quality: int = 0
     validation: int = 0
+    judge: Judge = "none"
     annotator_floor: float = 0.8
     annotator_epochs: int | None = None
     annotator_batch: int | None = None
@@ -147,6 +155,11 @@ class Regenerate(Loop):
             raise ValueError(
                 f"budget={self.budget!r} curates nothing; give a budget above 0 or reparation=none"
             )
+        if self.judge == "validation" and self.validation == 0:
+            raise ValueError(
+                "judge='validation' learns from rows held out of all other training, and "
+                "validation=0 holds out none; give validation=N, or judge='natural'"
+            )
         if self.setting == "seqclass" and self.reparation in ("generator", "both"):
             raise ValueError(
                 f"reparation={self.reparation!r} needs a generator in every generation, and "
@@ -176,23 +189,19 @@ class Regenerate(Loop):
     def step(self, world: World, state: State, round: int, rng: Rng) -> tuple[State, Notes]:
         """One generation: maybe a new generator G_g, what it makes, then a new classifier C_g."""
         at = Generation(self, world, state, round, rng)
-        label_annotator, group_annotator = at.annotators()
+        who = annotators(at)
         last = state.models.get("classifier") if round else None
-        teacher = last or label_annotator
+        teacher = last or who.label
         if self.setting == "seqgen-nonseqclass":
-            teacher = label_annotator
+            teacher = who.label
 
         generator = at.parent()
         if generator is None or self.setting != "seqclass":
-            generator = at.generator(generator, last or label_annotator, group_annotator)
-        at.describe(generator, label_annotator, teacher, group_annotator)
-        classifier = at.classifier(generator, teacher, group_annotator)
+            generator = at.generator(generator, last or who.label, who.group)
+        describe(at, generator, who, teacher)
+        classifier = at.classifier(generator, teacher, who.group)
 
-        kept = {
-            "label_annotator": label_annotator.state_dict(),
-            "group_annotator": group_annotator.state_dict(),
-            "generator": generator.state_dict(),
-        }
+        kept = {**who.states(), "generator": generator.state_dict()}
         models = {**state.models, "classifier": classifier}
         return State(state.data, models, {**state.extra, KEY: kept}), at.notes()
 
@@ -201,6 +210,8 @@ class Regenerate(Loop):
         if self.validation >= len(data):
             raise ValueError(f"validation={self.validation} leaves none of {len(data)} rows")
         groups = group_columns(world, data)
+        if self.judge == "validation":
+            Natural.of(world, data, self.validation).check_judge()
         strata = GroupIndex.of(data, [LABEL, *groups])
         quotas(self.generator_batch, strata.size, self.ideal)
         self._check_generator(tuple(data.x.shape[1:]), strata.names)
