@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import time
 import warnings
@@ -161,15 +162,26 @@ def only_me(folder: Path, patience: float = 0.0) -> Iterator[None]:
     """Holds the folder's lock; the system releases it when the process ends, however it ends.
 
     Waits up to `patience` seconds for it.
+
+    Raises:
+        NotStarted: another process holds it; names that process.
     """
     folder.mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + patience
     with (folder / ".lock").open("a+") as file:
         while not _lock(file):
             if time.monotonic() >= until:
-                raise NotStarted(f"{folder} is in use by another evenloop process; wait or stop it")
+                file.seek(0)
+                who = f" ({holder})" if (holder := file.read()) else ""
+                raise NotStarted(
+                    f"{folder} is in use by another evenloop process{who}; wait or stop it"
+                )
             time.sleep(0.05)
+        file.truncate(0)
+        file.write(f"{os.getpid()} on {platform.node()}")
+        file.flush()
         yield
+        file.truncate(0)
 
 
 def _lock(file: Any) -> bool:

@@ -2,7 +2,8 @@
 
 Everything is derived from three files, so a restart between a question and its answers, or a kill
 at any moment, loses nothing: `session.json` (what is run), `question.json` (the open question,
-replaced as a whole) and `answers.jsonl` (one line per label, flushed as it is told).
+replaced as a whole) and `answers.jsonl` (one line per label, flushed as it is told). Whoever
+changes one of them holds the folder's lock: of two programs at once one waits for the other.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from evenloop.loop import State
 from evenloop.loops.acquire import Acquire
 from evenloop.record import write_atomically
 from evenloop.rng import Rng
+from evenloop.study.folder import only_me
 from evenloop.words import nearest
 from evenloop.worlds import WORLDS
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Question", "Questions"]
 
 MOST_SHOWN = 50
+PATIENCE = 10.0  # seconds that answers wait for others to be taken in
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +79,12 @@ class Questions:
             raise ConfigError("questions need a loop that is one `acquire`")
         fields = config.loop[0]["acquire"] or {}
         _check_fields(fields)
-        folder.mkdir(parents=True, exist_ok=True)
         asked = config.identity() | {"rounds": config.rounds}
         content = {"config": asked, "seed": config.seeds[0]}
-        write_atomically(path, json.dumps(content, indent=1).encode())
-        return Questions(folder, config)
+        with only_me(folder, PATIENCE):
+            if not path.exists():
+                write_atomically(path, json.dumps(content, indent=1).encode())
+        return Questions.open(folder, config)
 
     def answers(self) -> dict[int, str]:
         """Every label told so far, by row, in the order told."""
@@ -106,10 +110,13 @@ class Questions:
 
         Raises:
             ConfigError: the pool is empty.
+            NotStarted: another process asks or tells in this folder; names it.
         """
-        last = self.question()
-        if last is not None and last.open:
-            return last
+        with only_me(self.folder, PATIENCE):
+            last = self.question()
+            return last if last is not None and last.open else self._asked(last)
+
+    def _asked(self, last: Question | None) -> Question:
         job = assemble(self.config, self.config.seeds[0])
         number = 0 if last is None else last.round + 1
         rows = self._first(job) if last is None else self._next(job, number)
@@ -131,13 +138,18 @@ class Questions:
         Raises:
             ConfigError: no question is open, lengths differ, a row was not asked about or was
                 told before (also twice in this call), or a label is not a class.
+            NotStarted: another process asks or tells in this folder; names it.
         """
+        classes = _classes(self.config)  # reads the data: too long to keep others waiting
+        with only_me(self.folder, PATIENCE):
+            return self._told(rows, labels, classes)
+
+    def _told(self, rows: Sequence[int], labels: Sequence[str], classes: Sequence[str]) -> Question:
         question, told = self.question(), self.answers()
         if question is None:
             raise ConfigError(f"nothing has been asked in {self.folder} yet; ask first")
         if len(rows) != len(labels):
             raise ConfigError(f"{len(rows)} rows and {len(labels)} labels; give one label a row")
-        classes = _classes(self.config)
         for place, (row, label) in enumerate(zip(rows, labels, strict=True)):
             if row in told or row in rows[:place]:
                 raise ConfigError(f"row {row} was told before; a label is taken once")
@@ -172,7 +184,8 @@ class Questions:
         place = {int(row): i for i, row in enumerate(data.row.tolist())}
         x = data.take([place[row] for row in rows]).x
         if x.ndim == 4:
-            return pd.DataFrame({"picture": _pictures(self.folder / "question", rows, x)})
+            with only_me(self.folder, PATIENCE):
+                return pd.DataFrame({"picture": _pictures(self.folder / "question", rows, x)})
         if x.ndim == 2 and x.shape[1] <= MOST_SHOWN:
             names = _feature_names(self.config, x.shape[1])
             return pd.DataFrame(x.numpy(), columns=pd.Index(names))
