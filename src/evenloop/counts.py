@@ -54,12 +54,12 @@ class Counts:
                 f"predicted has {len(predicted)} rows, truth {len(truth)}, groups {len(groups)}"
             )
         c = len(names)
-        for what, codes in (("predicted", predicted), ("truth", truth)):
-            if len(codes) and not 0 <= int(codes.min()) <= int(codes.max()) < c:
-                raise ValueError(
-                    f"{what} holds {int(codes.min())}..{int(codes.max())}, classes are 0..{c - 1}"
-                )
-        flat = (groups.cell * c + truth) * c + predicted
+        if len(truth):  # both ranges are read at once: one wait for the device
+            ends = torch.stack([*predicted.aminmax(), *truth.aminmax()]).tolist()
+            for what, low, high in (("predicted", *ends[:2]), ("truth", *ends[2:])):
+                if low < 0 or high >= c:
+                    raise ValueError(f"{what} holds {low}..{high}, classes are 0..{c - 1}")
+        flat = torch.add(predicted, torch.add(truth, groups.cell, alpha=c), alpha=c)
         table = torch.bincount(flat, minlength=groups.size * c * c)
         return Counts(table.view(groups.size, c, c).cpu().numpy(), groups.names, names)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -53,6 +53,10 @@ class Bounded(NamedTuple):
         """The same, nan where `keep` is false."""
         return Bounded(*(np.where(keep, part, np.nan) for part in self))
 
+    def at(self, place: Any) -> Bounded:
+        """What stands at `place`, any index of the arrays."""
+        return Bounded(*(part[place] for part in self))
+
 
 def normal_quantile(level: float, comparisons: int = 1) -> float:
     """Two-sided standard normal quantile that holds `comparisons` statements at `level` at once.
@@ -72,24 +76,34 @@ def _tail(level: float, comparisons: int) -> float:
     return (1 - level) / (2 * max(comparisons, 1))
 
 
-def wilson(hits: ArrayLike, of: ArrayLike, *, level: float = 0.95, comparisons: int = 1) -> Bounded:
+def wilson(
+    hits: ArrayLike, of: ArrayLike, *, level: float = 0.95, comparisons: int | Ints = 1
+) -> Bounded:
     """Proportions `hits / of` with Wilson's score limits; nan where `of` is 0.
 
     Args:
         hits: counts, each at most `of`.
         of: counts.
         level: probability that the limits hold the proportion.
-        comparisons: proportions whose limits must hold at once.
+        comparisons: proportions whose limits must hold at once; an array has one for each.
 
     >>> value, low, high = wilson([0, 8], [10, 10])
     >>> low.round(3).tolist(), high.round(3).tolist()
     ([0.0, 0.49], [0.278, 0.943])
     """
-    z = normal_quantile(level, comparisons)
+    z: float | Floats
+    if isinstance(comparisons, np.ndarray):
+        sizes = comparisons.ravel().tolist()
+        quantiles = {many: normal_quantile(level, many) for many in set(sizes)}
+        z = np.array([quantiles[many] for many in sizes]).reshape(comparisons.shape)
+    else:
+        z = normal_quantile(level, comparisons)
     x, n = np.asarray(hits, np.float64), np.asarray(of, np.float64)
     n = np.where(n > 0, n, np.nan)
-    centre = (x + z * z / 2) / (n + z * z)
-    half = z * np.sqrt(np.maximum(x * (n - x) / n, 0) + z * z / 4) / (n + z * z)
+    square = z * z
+    more = n + square
+    centre = (x + square / 2) / more
+    half = z * np.sqrt(np.maximum(x * (n - x) / n, 0) + square / 4) / more
     low = np.where(x == 0, 0 * n, centre - half)
     high = np.where(x == n, 1.0, centre + half)
     return Bounded(x / n, low, high)
@@ -125,8 +139,10 @@ def ratio(first: Bounded, second: Bounded) -> Bounded:
     kept_high = first.high * (2 * a - first.high)
     rest_low = second.low * (2 * b - second.low)
     rest_high = second.high * (2 * b - second.high)
-    under = a * b + np.sqrt(np.maximum((a * b) ** 2 - kept_low * rest_high, 0))
-    over = a * b + np.sqrt(np.maximum((a * b) ** 2 - kept_high * rest_low, 0))
+    both = a * b
+    square = both**2
+    under = both + np.sqrt(np.maximum(square - kept_low * rest_high, 0))
+    over = both + np.sqrt(np.maximum(square - kept_high * rest_low, 0))
     low = np.where(kept_low > 0, kept_low / np.where(under > 0, under, np.nan), 0.0)
     high = np.where(rest_low > 0, over / np.where(rest_low > 0, rest_low, np.nan), np.inf)
     return Bounded(value, low, high).where(~np.isnan(value))

@@ -47,6 +47,7 @@ from evenloop.measures.proportions import (
     true_share,
 )
 from evenloop.measures.shares import Divergence, cell_shares, divergence, shares
+from evenloop.measures.table import RateTable, rate_table
 
 __all__ = [
     "MIN_SUPPORT",
@@ -58,6 +59,7 @@ __all__ = [
     "Levelling",
     "OneVsRest",
     "Parity",
+    "RateTable",
     "Reliability",
     "accuracy",
     "accuracy_loss",
@@ -81,6 +83,7 @@ __all__ = [
     "precision",
     "predicted_share",
     "predictive_parity",
+    "rate_table",
     "recall",
     "reliability",
     "selection_rate",

@@ -16,10 +16,12 @@ __all__ = [
     "Kind",
     "Over",
     "against_all",
+    "apart",
     "fold",
     "pairs",
     "percentile_limits",
     "simultaneous_limits",
+    "widest",
 ]
 
 Floats = NDArray[np.float64]
@@ -57,16 +59,27 @@ def against_all(rate: Bounded, rest: Bounded, share: Floats, kind: Kind) -> Boun
     return Bounded(*(np.stack(pair, -1) for pair in zip(apart, back, strict=True)))
 
 
+def apart(top: Floats, bottom: Floats, kind: Kind) -> Floats:
+    """The widest contrast of rates of which `top` is the highest and `bottom` the lowest."""
+    if kind == "difference":
+        return np.asarray(top - bottom)
+    return np.asarray(bottom / np.where(top > 0, top, np.nan))
+
+
+def widest(contrast: Bounded, kind: Kind) -> Bounded:
+    """The widest of each block of contrasts (K, ...), (K,), with the limits of the widest."""
+    pick = np.fmax if kind == "difference" else np.fmin
+    value, low, high = (pick.reduce(part.reshape(len(part), -1), axis=1) for part in contrast)
+    return Bounded(value, np.maximum(low, 0), high if kind == "difference" else np.minimum(high, 1))
+
+
 def fold(
     contrast: Bounded, void: Bools, kind: Kind, over: Over
 ) -> tuple[tuple[float, float, float], tuple[int, ...] | None]:
     """Value, low and high of the widest contrast (K, F, G, H), and where it is."""
-    pick = np.fmax if kind == "difference" else np.fmin
     keep = ~void[:, None, None, None]
     kept = contrast.where(np.broadcast_to(keep, contrast.value.shape))
-    blocks = [pick.reduce(part.reshape(len(part), -1), axis=1) for part in kept]
-    value, low, high = blocks
-    low, high = np.maximum(low, 0), high if kind == "difference" else np.minimum(high, 1)
+    value, low, high = widest(kept, kind)
     if np.isnan(value).all():
         return (np.nan, np.nan, np.nan), None
     flat = kept.value.ravel() if kind == "difference" else -kept.value.ravel()
@@ -93,10 +106,8 @@ def percentile_limits(
     known = usable & (of > 0)
     rate = hits / np.where(known & (known.sum(-1, keepdims=True) > 1), of, np.nan)
     top, bottom = np.fmax.reduce(rate, axis=-1), np.fmin.reduce(rate, axis=-1)
-    if kind == "difference":
-        block = np.fmax.reduce(top - bottom, axis=-1)
-    else:
-        block = np.fmin.reduce(bottom / np.where(top > 0, top, np.nan), axis=-1)
+    pick = np.fmax if kind == "difference" else np.fmin
+    block = pick.reduce(apart(top, bottom, kind), axis=-1)
     gap = _over_blocks(block, kind, over)
     tail = (1 - level) / 2
     low, high = np.nanquantile(gap, [tail, 1 - tail])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from evenloop.intervals import Bounded
 
-__all__ = ["MIN_SUPPORT", "Estimate", "Excluded", "Gap", "check_support"]
+__all__ = ["MIN_SUPPORT", "Estimate", "Excluded", "Gap", "check_support", "in_words"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -124,11 +124,9 @@ class Estimate:
 
     def words(self, group: int = 0) -> str:
         """One group in words: its value, limits and count, or that it is not estimable."""
-        n = int(self.support[group])
-        if np.isnan(self.value[group]):
-            return f"{self.groups[group]} not estimable (n={n})"
-        limits = _limits(self.low[group], self.high[group])
-        return f"{self.groups[group]} {self.value[group]:.3g}{limits} (n={n})"
+        limits = self.low[group], self.high[group]
+        said = in_words(self.value[group], *limits, n=int(self.support[group]))
+        return f"{self.groups[group]} {said}"
 
     def __str__(self) -> str:
         return f"{self.name}: " + "; ".join(map(self.words, range(len(self))))
@@ -185,13 +183,18 @@ class Gap:
         if self.between is None:
             return f"{self.name}: not estimable{out}"
         (higher, lower), (n, m) = self.between, self.support
-        limits = _limits(self.low, self.high)
+        said = in_words(self.value, self.low, self.high)
         pair = f"{higher} (n={n}) above {lower} (n={m})"
-        return f"{self.name}: {self.value:.3g}{limits}, {pair}, {self.rate}{out}"
+        return f"{self.name}: {said}, {pair}, {self.rate}{out}"
 
 
-def _limits(low: float, high: float) -> str:
-    return "" if np.isnan(low) else f" [{low:.3g}, {high:.3g}]"
+def in_words(value: float, low: float, high: float, *, n: int | None = None) -> str:
+    """A value with its limits and, if given, its count; or that it is not estimable."""
+    behind = "" if n is None else f" (n={n})"
+    if np.isnan(value):
+        return f"not estimable{behind}"
+    limits = "" if np.isnan(low) else f" [{low:.3g}, {high:.3g}]"
+    return f"{value:.3g}{limits}{behind}"
 
 
 def check_support(min_support: int) -> int:

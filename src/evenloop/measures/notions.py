@@ -8,7 +8,7 @@ harmed by it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from evenloop.counts import Counts
 from evenloop.measures.parity import Parity
-from evenloop.measures.proportions import OneVsRest, klass_code
+from evenloop.measures.proportions import CLASS_RATES, ODDS, OneVsRest, correct, klass_code
 
 __all__ = [
     "accuracy_parity",
@@ -39,17 +39,11 @@ def _codes(counts: Counts, classes: Classes) -> list[int]:
     return [1] if len(counts.classes) == 2 else list(range(len(counts.classes)))
 
 
-def _one_rate(
-    name: str,
-    rate: str,
-    counts: Counts,
-    classes: Classes,
-    pick: Callable[[OneVsRest], tuple[Ints, Ints]],
-) -> Parity:
+def _one_rate(name: str, rate: str, counts: Counts, classes: Classes) -> Parity:
     codes = _codes(counts, classes)
 
     def parts(table: NDArray[np.integer]) -> tuple[Ints, Ints]:
-        hits, of = pick(OneVsRest.of(table).at(codes))
+        hits, of = CLASS_RATES[rate](OneVsRest.of(table).at(codes))
         return np.moveaxis(hits, -1, -2)[..., None, :], np.moveaxis(of, -1, -2)[..., None, :]
 
     return Parity(name, counts, tuple((f"{rate} of {counts.classes[c]}",) for c in codes), parts)
@@ -64,8 +58,7 @@ def accuracy_parity(counts: Counts) -> Parity:
     """
 
     def parts(table: NDArray[np.integer]) -> tuple[Ints, Ints]:
-        hits = np.trace(table, axis1=-2, axis2=-1)
-        of = table.sum((-1, -2))
+        hits, of = correct(table)
         return hits[..., None, None, :], of[..., None, None, :]
 
     return Parity("accuracy", counts, (("accuracy",),), parts)
@@ -83,9 +76,7 @@ def demographic_parity(counts: Counts, classes: Classes = None) -> Parity:
     >>> gap.value, gap.between, gap.support
     (0.125, ('b', 'a'), (4, 8))
     """
-    return _one_rate(
-        "demographic parity", "selection rate", counts, classes, lambda c: (c.said, c.total)
-    )
+    return _one_rate("demographic parity", "selection rate", counts, classes)
 
 
 def equal_opportunity(counts: Counts, classes: Classes = None) -> Parity:
@@ -95,9 +86,7 @@ def equal_opportunity(counts: Counts, classes: Classes = None) -> Parity:
     >>> equal_opportunity(counts).difference().value
     0.25
     """
-    return _one_rate(
-        "equal opportunity", "true positive rate", counts, classes, lambda c: (c.hit, c.true)
-    )
+    return _one_rate("equal opportunity", "true positive rate", counts, classes)
 
 
 def predictive_parity(counts: Counts, classes: Classes = None) -> Parity:
@@ -109,7 +98,7 @@ def predictive_parity(counts: Counts, classes: Classes = None) -> Parity:
     >>> predictive_parity(counts).difference().value
     0.25
     """
-    return _one_rate("predictive parity", "precision", counts, classes, lambda c: (c.hit, c.said))
+    return _one_rate("predictive parity", "precision", counts, classes)
 
 
 def equalized_odds(
@@ -131,13 +120,12 @@ def equalized_odds(
         return _given_class(counts, codes)
 
     def parts(table: NDArray[np.integer]) -> tuple[Ints, Ints]:
-        c = OneVsRest.of(table).at(codes)
-        hits = np.stack((c.hit, c.said - c.hit), -1)
-        of = np.stack((c.true, c.total - c.true), -1)
-        return np.moveaxis(hits, -3, -1), np.moveaxis(of, -3, -1)
+        cells = OneVsRest.of(table).at(codes)
+        odds = zip(*(CLASS_RATES[rate](cells) for rate in ODDS), strict=True)
+        hits, of = (np.moveaxis(np.stack(part, -1), -3, -1) for part in odds)
+        return hits, of
 
-    kinds = ("true positive rate", "false positive rate")
-    rates = tuple(tuple(f"{kind} of {counts.classes[c]}" for kind in kinds) for c in codes)
+    rates = tuple(tuple(f"{rate} of {counts.classes[c]}" for rate in ODDS) for c in codes)
     return Parity("equalized odds", counts, rates, parts)
 
 

@@ -9,7 +9,7 @@ without the items a rate needs (no positives for a true positive rate) is nan, n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -20,10 +20,13 @@ from evenloop.intervals import Bounded, paired_difference, wilson
 from evenloop.measures.estimate import MIN_SUPPORT, Estimate
 
 __all__ = [
+    "CLASS_RATES",
+    "ODDS",
     "OneVsRest",
     "accuracy",
     "bias",
     "cell_accuracy",
+    "correct",
     "error_rate",
     "f1",
     "false_negative_rate",
@@ -61,6 +64,26 @@ class OneVsRest(NamedTuple):
         return OneVsRest(*(part[..., klass] for part in self))
 
 
+CLASS_RATES: Mapping[str, Callable[[OneVsRest], tuple[Ints, Ints]]] = {
+    "selection rate": lambda c: (c.said, c.total),
+    "true share": lambda c: (c.true, c.total),
+    "true positive rate": lambda c: (c.hit, c.true),
+    "false positive rate": lambda c: (c.said - c.hit, c.total - c.true),
+    "true negative rate": lambda c: (c.total - c.true - (c.said - c.hit), c.total - c.true),
+    "false negative rate": lambda c: (c.true - c.hit, c.true),
+    "precision": lambda c: (c.hit, c.said),
+}
+"""Every rate of a class against the rest: its items, and the items it is a share of."""
+
+ODDS = ("true positive rate", "false positive rate")
+"""The rates that equalized odds compares."""
+
+
+def correct(table: NDArray[np.integer]) -> tuple[Ints, Ints]:
+    """Items whose predicted class is the true one, and all items, of tables (..., G, C, C)."""
+    return np.trace(table, axis1=-2, axis2=-1), table.sum((-2, -1))
+
+
 def klass_code(counts: Counts, klass: int | str) -> int:
     """Code of a class given by name or code.
 
@@ -94,15 +117,10 @@ def _rate(
 
 
 def _class_rate(
-    name: str,
-    pick: Callable[[OneVsRest], tuple[Ints, Ints]],
-    counts: Counts,
-    klass: int | str,
-    level: float,
-    min_support: int,
+    name: str, counts: Counts, klass: int | str, level: float, min_support: int
 ) -> Estimate:
     code = klass_code(counts, klass)
-    hits, of = pick(OneVsRest.of(counts.table).at(code))
+    hits, of = CLASS_RATES[name](OneVsRest.of(counts.table).at(code))
     return _rate(f"{name} of {counts.classes[code]}", counts, hits, of, level, min_support)
 
 
@@ -114,8 +132,7 @@ def accuracy(counts: Counts, *, level: float = 0.95, min_support: int = MIN_SUPP
     >>> found.value.tolist(), found.support.tolist()
     ([0.875, nan], [8, 0])
     """
-    hits = np.trace(counts.table, axis1=1, axis2=2)
-    return _rate("accuracy", counts, hits, counts.support, level, min_support)
+    return _rate("accuracy", counts, *correct(counts.table), level, min_support)
 
 
 def error_rate(counts: Counts, *, level: float = 0.95, min_support: int = MIN_SUPPORT) -> Estimate:
@@ -124,8 +141,8 @@ def error_rate(counts: Counts, *, level: float = 0.95, min_support: int = MIN_SU
     >>> error_rate(Counts(np.array([[[3, 1], [0, 4]]]), ("a",), ("no", "yes"))).value.tolist()
     [0.125]
     """
-    misses = counts.support - np.trace(counts.table, axis1=1, axis2=2)
-    return _rate("error rate", counts, misses, counts.support, level, min_support)
+    hits, of = correct(counts.table)
+    return _rate("error rate", counts, of - hits, of, level, min_support)
 
 
 def predicted_share(
@@ -139,9 +156,7 @@ def predicted_share(
     >>> predicted_share(counts, "yes").value.tolist()
     [0.625]
     """
-    return _class_rate(
-        "selection rate", lambda c: (c.said, c.total), counts, klass, level, min_support
-    )
+    return _class_rate("selection rate", counts, klass, level, min_support)
 
 
 selection_rate = predicted_share
@@ -156,7 +171,7 @@ def true_share(
     >>> true_share(counts, "yes").value.tolist()
     [0.5]
     """
-    return _class_rate("true share", lambda c: (c.true, c.total), counts, klass, level, min_support)
+    return _class_rate("true share", counts, klass, level, min_support)
 
 
 def true_positive_rate(
@@ -169,9 +184,7 @@ def true_positive_rate(
     >>> found.value.tolist(), found.support.tolist()
     ([1.0, nan], [4, 0])
     """
-    return _class_rate(
-        "true positive rate", lambda c: (c.hit, c.true), counts, klass, level, min_support
-    )
+    return _class_rate("true positive rate", counts, klass, level, min_support)
 
 
 recall = true_positive_rate
@@ -186,9 +199,7 @@ def false_negative_rate(
     >>> false_negative_rate(counts, "yes").value.tolist()
     [0.25]
     """
-    return _class_rate(
-        "false negative rate", lambda c: (c.true - c.hit, c.true), counts, klass, level, min_support
-    )
+    return _class_rate("false negative rate", counts, klass, level, min_support)
 
 
 def false_positive_rate(
@@ -200,14 +211,7 @@ def false_positive_rate(
     >>> false_positive_rate(counts, "yes").value.tolist()
     [0.25]
     """
-    return _class_rate(
-        "false positive rate",
-        lambda c: (c.said - c.hit, c.total - c.true),
-        counts,
-        klass,
-        level,
-        min_support,
-    )
+    return _class_rate("false positive rate", counts, klass, level, min_support)
 
 
 def true_negative_rate(
@@ -219,14 +223,7 @@ def true_negative_rate(
     >>> true_negative_rate(counts, "yes").value.tolist()
     [0.75]
     """
-    return _class_rate(
-        "true negative rate",
-        lambda c: (c.total - c.true - (c.said - c.hit), c.total - c.true),
-        counts,
-        klass,
-        level,
-        min_support,
-    )
+    return _class_rate("true negative rate", counts, klass, level, min_support)
 
 
 def precision(
@@ -238,7 +235,7 @@ def precision(
     >>> precision(counts, "yes").value.tolist()
     [0.8, nan]
     """
-    return _class_rate("precision", lambda c: (c.hit, c.said), counts, klass, level, min_support)
+    return _class_rate("precision", counts, klass, level, min_support)
 
 
 def f1(
