@@ -66,7 +66,7 @@ class Arrays:
 
     def load(self) -> GroupedData:
         """Rows in the arrays' order. Raises what `from_arrays` raises, with the path."""
-        path = find_root(self, self.path, "an .npz file or a folder of .npy files")
+        path = find_root(self, self.path, "an .npz file or a folder of .npy files", "path")
         found = _read(path, (self.x, self.y, *self.groups))
         return from_arrays(
             found[self.x],

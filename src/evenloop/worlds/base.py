@@ -109,13 +109,14 @@ def check_size(name: str, value: int | None) -> None:
         raise ValueError(f"{name} must be a positive number of pixels, got {value!r}")
 
 
-def find_root(source: Source, root: Path | str | None, wants: str) -> Path:
+def find_root(source: Source, root: Path | str | None, wants: str, option: str = "root") -> Path:
     """The folder or file that holds a source's files.
 
     Args:
         source: whose name and card are used for the message.
         root: the user's own copy, or None for the folder that `evenloop data get` fills.
         wants: what should be there, for the message.
+        option: the source's field that `root` is.
 
     Raises:
         FileNotFoundError: nothing is there; says what is missing, where it may be found and which
@@ -124,7 +125,7 @@ def find_root(source: Source, root: Path | str | None, wants: str) -> Path:
     path = Path(root).expanduser() if root is not None else data_folder(source.name)
     if path.exists():
         return path
-    raise FileNotFoundError(_missing(source, path, wants))
+    raise FileNotFoundError(_missing(source, path, wants, option))
 
 
 def find_file(source: Source, folder: Path, *candidates: str) -> Path:
@@ -139,11 +140,11 @@ def find_file(source: Source, folder: Path, *candidates: str) -> Path:
     raise FileNotFoundError(_missing(source, folder, " or ".join(candidates)))
 
 
-def _missing(source: Source, path: Path, wants: str) -> str:
+def _missing(source: Source, path: Path, wants: str, option: str = "root") -> str:
     fetch = f"run `evenloop data get {source.name}`, or " if source.name in REMOTE else ""
     return (
         f"{source.name}: {wants} not found at {path}. {fetch[:1].upper() + fetch[1:]}"
-        f"{'p' if fetch else 'P'}ass root= with the path of your own copy. "
+        f"{'p' if fetch else 'P'}ass {option}= with the path of your own copy. "
         f"Where it may be found: {source.about.home}"
     )
 
