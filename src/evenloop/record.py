@@ -373,7 +373,9 @@ def _save(path: Path, value: dict[str, Any]) -> None:
     # Through memory: torch's own writer tells of a full disk as an internal assertion.
     content = io.BytesIO()
     torch.save(value, content)
-    write_atomically(path, content.getbuffer())
+    # Released at once, also where the disk is full: a buffer that is exported cannot be freed.
+    with content.getbuffer() as view:
+        write_atomically(path, view)
 
 
 def _taken(value: Any) -> Any:

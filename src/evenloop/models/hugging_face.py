@@ -252,6 +252,8 @@ def hugging_face(
 
 def _read(name: str, folder: Path) -> Any:
     """The model in a folder: its own weights, or where there are none its GGUF file."""
+    own = any(True for kind in ("*.safetensors", "*.bin") for _ in folder.glob(kind))
+    packed = None if own else find_gguf(folder, f"net={name!r}")
     try:
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
@@ -261,11 +263,9 @@ def _read(name: str, folder: Path) -> Any:
         ) from error
     # A bar for reading a file would run through evenloop's own progress.
     logging.disable_progress_bar()
-    if not any(True for kind in ("*.safetensors", "*.bin") for _ in folder.glob(kind)):
-        packed = find_gguf(folder, f"net={name!r}")
-        if packed is not None:
-            # Turning packed weights into numbers takes seconds, and every round wants a new net.
-            return deepcopy(_unpacked(packed, packed.stat().st_mtime_ns))
+    if packed is not None:
+        # Turning packed weights into numbers takes seconds, and every round wants a new net.
+        return deepcopy(_unpacked(packed, packed.stat().st_mtime_ns))
     try:
         return AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, dtype=torch.float32
