@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from evenloop.models import Pixels, build, seeded
+from evenloop.surgery import export
 from evenloop.surgery.export import CompressedRows, compress_rows, load_weights, save_weights
 from evenloop.surgery.magnitude import GradualMagnitudePruning
 from evenloop.surgery.schedule import Cubic
@@ -56,12 +57,26 @@ def test_compressed_rows_compute_the_same(kind: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Sparse CSR:UserWarning")
-def test_only_sparse_layers_are_tried_and_the_output_stays() -> None:
+@pytest.mark.parametrize("quick", [CompressedRows, nn.Linear])
+def test_only_sparse_layers_are_tried_and_the_quicker_form_is_kept(
+    monkeypatch: pytest.MonkeyPatch, quick: type[nn.Module]
+) -> None:
+    def timed(module: nn.Module, x: torch.Tensor, calls: int) -> float:
+        return 1.0 if isinstance(module, quick) else 2.0
+
+    monkeypatch.setattr(export, "_fastest", timed)
     model, x = pruned(), torch.ones(8, 64)
     faster, measured = compress_rows(model, x)
     assert [layer.name for layer in measured] == ["body.0", "body.2"]
     assert all(layer.density == pytest.approx(0.05, abs=1e-3) for layer in measured)
+    assert all(isinstance(faster.get_submodule(layer.name), quick) for layer in measured)
     assert torch.allclose(faster(x), model.eval()(x), atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR:UserWarning")
+def test_layers_are_timed_on_what_they_receive() -> None:
+    _, measured = compress_rows(pruned(), torch.ones(8, 64), calls=2)
+    assert all(layer.dense_ms > 0 and layer.compressed_ms > 0 for layer in measured)
 
 
 def test_weights_saved_without_the_pixels_layer_fit_behind_it(tmp_path: Path) -> None:
@@ -70,7 +85,7 @@ def test_weights_saved_without_the_pixels_layer_fit_behind_it(tmp_path: Path) ->
     inside = build("small-cnn", channels=3, size=8, classes=2, seed=2)
     whole = load_weights(Pixels(inside, [0.5] * 3, [0.2] * 3), tmp_path / "net.pt")
     assert torch.equal(next(whole.parameters()), next(bare.parameters()))
-    assert float(whole.scale[0]) == pytest.approx(5.0)  # type: ignore[arg-type, index]
+    assert float(whole.scale[0]) == pytest.approx(5.0)  # type: ignore[index]
 
 
 @pytest.mark.parametrize("names", [("classifier", "reference"), ("classifier",)])

@@ -137,18 +137,18 @@ def compress_rows(
         module.register_forward_hook(lambda _m, args, _o, name=name: inputs.update({name: args[0]}))
         for name, module in candidates.items()
     ]
-    measured = []
     with torch.inference_mode():
         faster(example)
-        for hook in hooks:
-            hook.remove()
-        for name, module in candidates.items():
-            rows = CompressedRows(module)
-            dense, compressed = (_fastest(m, inputs[name], calls) for m in (module, rows))
-            measured.append(Layer(name, _density(module), dense, compressed))
-            if compressed < dense:
-                parent, _, child = name.rpartition(".")
-                setattr(faster.get_submodule(parent), child, rows)
+    for hook in hooks:
+        hook.remove()
+    measured = []
+    for name, module in candidates.items():
+        rows = CompressedRows(module)
+        dense, compressed = (_fastest(m, inputs[name], calls) for m in (module, rows))
+        measured.append(Layer(name, _density(module), dense, compressed))
+        if compressed < dense:
+            parent, _, child = name.rpartition(".")
+            setattr(faster.get_submodule(parent), child, rows)
     return faster, tuple(measured)
 
 
@@ -165,6 +165,7 @@ def _density(module: nn.Module) -> float:
     return int(weight.count_nonzero()) / weight.numel()
 
 
+@torch.inference_mode()
 def _fastest(module: nn.Module, x: Tensor, calls: int) -> float:
     times = []
     for _ in range(calls):
