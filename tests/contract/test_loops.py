@@ -75,6 +75,7 @@ def test_truth_is_never_written(smoke: Smoke) -> None:
     for name, column in world.data.columns().items():
         assert torch.equal(column, columns[name]), f"the world's {name} changed"
     truth_of = dict(zip(columns["row"].tolist(), columns["truth"].tolist(), strict=True))
+    assert seen
     for data in seen:
         known = data.row >= 0
         wanted = [truth_of[row] for row in data.row[known].tolist()]
