@@ -34,6 +34,7 @@ from evenloop.samplers.quota import stratified_batch
 from evenloop.worlds.coloured import ColoredMNIST, assign_like_the_study, paint
 from evenloop.worlds.painted import Painted
 
+from .regenerate_memory import grown
 from .regenerate_parts import pieces
 from .regenerate_rates import tables
 
@@ -360,6 +361,16 @@ def pool(train: Any) -> Iterator[Row]:
             yield row(f"{what}, {ROWS} rows", mine, seconds, ">= 5")
 
 
+def memory() -> Row:
+    """What reading all of ColoredMNIST and training on it adds to a process."""
+    megabytes = grown()
+    return {
+        "name": "memory that full ColoredMNIST adds, of 200 MB",
+        "ours": megabytes, "baseline": 200.0, "ratio": megabytes / 200, "target": "<= 1",
+        "unit": "MB",
+    }  # fmt: skip
+
+
 def measured() -> Iterator[Row]:
     """Rows as they are measured; those against the study's program only where it is named."""
     torch.set_num_threads(1)
@@ -371,6 +382,7 @@ def measured() -> Iterator[Row]:
             yield from building(train)
             yield from pool(train)
     yield curation()
+    yield memory()
 
 
 def rows() -> list[Row]:
