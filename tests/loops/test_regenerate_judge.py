@@ -10,24 +10,24 @@ import torch
 from torch import Tensor, nn
 
 from evenloop.data import Attribute, GroupedData, Schema
-from evenloop.loop import State, World, run
+from evenloop.loop import Notes, State, World, run
 from evenloop.loops._regenerate import KEY
 from evenloop.loops.regenerate import Regenerate
 from evenloop.metrics import of_record
 from evenloop.recipe import Recipe
-from evenloop.record import Record, Row
+from evenloop.record import Record
 from evenloop.rng import Rng
 from regenerate_kit import SMALL, image_world
 
 MEASURED = {"judged_population", "group_agreement", "group_judge"}
 
 
-def states(loop: Regenerate, rounds: int = 2, world: World | None = None) -> list[State]:
-    world = world or image_world()[0]
+def generations(loop: Regenerate, rounds: int = 2) -> list[tuple[State, Notes]]:
+    world, _ = image_world()
     state, root, found = loop.init(world, None, Rng.of(0)), Rng.of(0), []
     for g in range(rounds):
-        state, _ = loop.step(world, state, g, root.at("round", g))
-        found.append(state)
+        state, notes = loop.step(world, state, g, root.at("round", g))
+        found.append((state, notes))
     return found
 
 
@@ -35,11 +35,11 @@ def flat(kept: dict[str, Tensor]) -> Tensor:
     return torch.cat([v.flatten().double() for v in kept.values()])
 
 
-def without_judge(row: Row) -> str:
-    """Everything else of a row, to the last bit (as text, in which nan is nan)."""
-    values = {k: v for k, v in row.values.items() if "judge" not in k}
-    counts = {k: c.plain() for k, c in row.counts.items() if k not in MEASURED}
-    return repr((values, counts, row.alarms))
+def without_judge(notes: Notes) -> str:
+    """Everything else that was noted, to the last bit (as text, in which nan is nan)."""
+    values = {k: v for k, v in notes.values.items() if "judge" not in k}
+    counts = {k: c.plain() for k, c in notes.counts.items() if k not in MEASURED}
+    return repr((values, counts, notes.alarms))
 
 
 @pytest.mark.parametrize("judge", ["natural", "validation"])
@@ -47,21 +47,21 @@ def without_judge(row: Row) -> str:
 def test_a_judge_changes_nothing_that_it_judges(judge: Any, reparation: Any) -> None:
     plain = Regenerate(reparation=reparation, validation=60, annotator_floor=0, **SMALL)
     judged = replace(plain, judge=judge)
-    for a, b in zip(states(plain), states(judged), strict=True):
+    for (a, before), (b, after) in zip(generations(plain), generations(judged), strict=True):
         assert flat(a.models["classifier"].state_dict()).equal(
             flat(b.models["classifier"].state_dict())
         )
         kept, more = a.extra[KEY], b.extra[KEY]
         assert more.keys() - kept.keys() == {"group_judge"}
         assert all(flat(kept[name]).equal(flat(more[name])) for name in kept)
-    ran = [run(loop, *image_world(), rounds=2).rows for loop in (plain, judged)]
-    for before, after in zip(*ran, strict=True):
         assert without_judge(before) == without_judge(after)
         assert not any("judge" in name for name in (*before.values, *before.counts))
+        assert set(after.counts) - set(before.counts) <= MEASURED
 
 
 def test_the_judge_is_another_net_and_never_changes() -> None:
-    first, second = (s.extra[KEY] for s in states(Regenerate(judge="natural", **SMALL)))
+    loop = Regenerate(judge="natural", **SMALL)
+    first, second = (state.extra[KEY] for state, _ in generations(loop))
     assert flat(first["group_judge"]).equal(flat(second["group_judge"]))
     assert not flat(first["group_judge"]).equal(flat(first["group_annotator"]))
 
@@ -206,7 +206,7 @@ def test_what_the_judge_measured_is_in_the_table_of_measures() -> None:
 
 
 def test_a_later_stage_may_ask_for_the_judge() -> None:
-    (first,) = states(Regenerate(**SMALL), rounds=1)
+    ((first, _),) = generations(Regenerate(**SMALL), rounds=1)
     loop, world = Regenerate(judge="natural", **SMALL), image_world()[0]
     second, notes = loop.step(world, first, 1, Rng.of(0).at("round", 1))
     assert "group_judge" in notes.counts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,7 @@ from evenloop.report.sections.generations import build
 from evenloop.report.sections.made import build as made
 from evenloop.report.sections.rates import build as rates
 from evenloop.report.sections.samples import build as rows_that_entered
+from evenloop.report.sections.seeds import build as by_seed
 from evenloop.report.study import Study
 from evenloop.study.compare import table_of
 from stand_ins import small_world
@@ -115,7 +117,15 @@ def test_arms_are_compared_generation_by_generation() -> None:
     ideal = "ideal=[0, 0, 0, 1]"
     studies = {"plain": ran("a"), "other": ran("b", ideal)}
     course, ends = generation_sections(studies, ["accuracy", "group drift"])
-    assert len(course.figures) == 2
+    assert len(course.figures) == 4
+    assert [re.findall(r"(?:mean|median) of 2 seeds", f)[0] for f in course.figures] == [
+        "mean of 2 seeds",
+        "median of 2 seeds",
+    ] * 2
+    assert "fewer than 5 seeds" in course.note
+    assert [row[:2] for row in course.tables[0].rows] == [
+        (metric, arm) for metric in ("accuracy", "group drift") for arm in studies
+    ]
     assert "other differs from plain by" in course.summary[0]
     assert "2 pairs of seeds" in course.summary[1]
     states, groups = ends.tables
@@ -126,6 +136,51 @@ def test_arms_are_compared_generation_by_generation() -> None:
     section = build(studies["other"])
     assert section is not None
     assert any("total variation" in figure for figure in section.figures)
+
+
+def test_the_judge_stands_beside_the_annotator_that_curates() -> None:
+    judged = "judge=natural"
+    studies = {"plain": ran("a", judged), "other": ran("b", judged, "ideal=[0, 0, 0, 1]")}
+    course, _ = generation_sections(studies, ["accuracy"])
+    assert sum("Drift of the groups, by the judge" in figure for figure in course.figures) == 2
+    assert "again by a judge" in course.text[0]
+    assert course.summary[-1].startswith("group drift (judge), last generation: other differs")
+    section = build(studies["plain"])
+    assert section is not None
+    assert any(
+        "by the group annotator from" in f and "by the judge from" in f for f in section.figures
+    )
+    assert any("both annotators name one group" in f for f in section.figures)
+    assert "The judge is a second group annotator" in section.text[1]
+    assert [row[1] for row in section.tables[0].rows[:3]] == [
+        "label annotator", "group annotator", "group judge",
+    ]  # fmt: skip
+    seeds = by_seed(studies["plain"])
+    assert seeds is not None
+    titles = [row[0] for row in seeds.tables[0].rows]
+    assert titles[-2:] == ["Drift of the groups' shares", "Drift of the groups, by the judge"]
+
+
+def test_seeds_are_shown_one_by_one_where_there_are_several() -> None:
+    study = ran("a")
+    section = by_seed(study)
+    assert section is not None
+    titles = [row[0] for row in section.tables[0].rows]
+    assert "Equalized odds difference" in titles
+    assert titles[-4:] == [
+        "Selection rate", "Generated rows of label 1", "Generated rows of group red",
+        "Drift of the groups' shares",
+    ]  # fmt: skip
+    assert all(f"{t}: median of 2 seeds" in f for t, f in zip(titles, section.figures, strict=True))
+    last = [study.records[seed].rows[-1].counts["audit"] for seed in (0, 1)]
+    shares = [counts.table.sum((0, 1))[1] / counts.total for counts in last]
+    row = section.tables[0].rows[titles.index("Selection rate")]
+    assert row[1:] == (
+        f"{np.mean(shares):.3f}", "fewer than 5 seeds", f"{min(shares):.3f}",
+        f"{max(shares):.3f}", "2",
+    )  # fmt: skip
+    alone = Study(study.folder, study.config, {0: study.records[0]}, study.table, None)
+    assert by_seed(alone) is None
 
 
 def test_pictures_of_every_cell_are_shown_by_generation(tmp_path: Path) -> None:
@@ -167,6 +222,7 @@ def test_other_loops_have_no_such_section() -> None:
     records = {0: run(Relabel(n0=20, human=2, machine=4), world, audit, rounds=1)}
     other = Study(Path("."), config, records, table_of(config, records), None)
     assert build(other) is None
+    assert by_seed(other) is None
     assert rates(other) is None
 
 

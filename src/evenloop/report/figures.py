@@ -19,6 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 __all__ = [
+    "CROWDED",
     "FAINT",
     "INK",
     "SERIES",
@@ -55,7 +56,8 @@ CSS = {INK: "var(--ink)", FAINT: "var(--faint)"} | {
 class Line:
     """A curve over rounds 0, 1, ...: values (T,), limits (T,), and single runs drawn thin.
 
-    `flat` marks a reference (a baseline), drawn thin in ink without a band.
+    `flat` marks a reference (a baseline), drawn thin in ink without a band. `legible` single runs
+    are to be read one by one, not a backdrop to the curve.
     """
 
     label: str
@@ -64,6 +66,7 @@ class Line:
     high: Floats | None = None
     thin: tuple[Floats, ...] = ()
     flat: bool = False
+    legible: bool = False
 
     def words(self, at: int) -> str:
         """The signed value of round `at` with its limits, to three decimals."""
@@ -82,6 +85,7 @@ def line_figure(
     xlabel: str = "round",
     zero: bool = False,
     at: Sequence[int] = (),
+    span: tuple[float, float] | None = None,
     size: tuple[float, float] = (4.6, 3.3),
 ) -> str:
     """An SVG element with one panel; colour and line style both tell the lines apart.
@@ -92,6 +96,7 @@ def line_figure(
         ylabel, xlabel: of the axes, with units.
         zero: whether to draw the line of zero.
         at: what the points are called on the axis, where they are not 0, 1, ...
+        span: ends of the vertical axis, for figures to be read side by side; fitted if None.
         size: in inches; the page scales it.
     """
     with mpl.rc_context(SETTINGS):
@@ -107,6 +112,8 @@ def line_figure(
         drawn = [_draw(axes, line, place, crowded) for place, line in enumerate(lines)]
         if max((len(line.value) for line in lines), default=0) == 1:
             axes.set_xlim(-0.5, 0.5 + 0.12 * len(lines))  # one round is a point, not a scale
+        if span is not None:
+            axes.set_ylim(*span)
         if len(lines) > 1:
             legend(figure, drawn, [line.label for line in lines])
         text = io.StringIO()
@@ -158,8 +165,9 @@ def _draw(axes: Axes, line: Line, place: int, crowded: bool) -> Artist:
     colour = INK if line.flat else SERIES[place % len(SERIES)]
     style = "-" if line.flat else STYLES[place % len(STYLES)]
     rounds = np.arange(len(line.value))
+    faint = (0.65, 0.8) if line.legible else (0.25, 0.6)
     for run in () if crowded else line.thin:
-        axes.plot(np.arange(len(run)), run, color=colour, alpha=0.25, linewidth=0.6)
+        axes.plot(np.arange(len(run)), run, color=colour, alpha=faint[0], linewidth=faint[1])
     if line.low is not None and line.high is not None and (crowded or len(rounds) == 1):
         last = len(rounds) - 1
         reach = np.abs([[line.value[-1] - line.low[-1]], [line.high[-1] - line.value[-1]]])

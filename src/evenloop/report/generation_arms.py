@@ -6,17 +6,24 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from math import isnan
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from evenloop.heuristics.population import absorbed
-from evenloop.report.figures import line_figure
 from evenloop.report.sections import Section, Table
+from evenloop.report.spread import course_figures, explained, last_table
 from evenloop.report.study import Study
 from evenloop.study.compare import NOTES, Arm, compare
 
-__all__ = ["ending", "generation_sections"]
+__all__ = ["DRIFT", "JUDGED", "ending", "generation_sections", "titled"]
 
 DRIFT = "group drift"
+JUDGED = "group drift (judge)"
+BY_JUDGE = (
+    " It is measured by the annotator that curates, whose errors pass for a drift or hide one, and "
+    "again by a judge, which has errors of its own and chooses no row."
+)
 Studies = Mapping[str, Study]
 
 
@@ -29,27 +36,40 @@ def generation_sections(studies: Studies, metrics: Sequence[str]) -> list[Sectio
 
 def _course(studies: Studies, metrics: Sequence[str]) -> Section:
     """Every metric, generation by generation, and the differences of the last one in words."""
-    figures = []
-    for metric in dict.fromkeys([*metrics, DRIFT]):
+    figures: list[str] = []
+    ends: dict[tuple[str, ...], list[NDArray[np.float64]]] = {}
+    numbers = [len(study.records) for study in studies.values()]
+    wanted = [*dict.fromkeys([*metrics, DRIFT])]
+    judged = all(study.has(JUDGED, NOTES) for study in studies.values())
+    if judged and JUDGED not in wanted:
+        wanted.insert(wanted.index(DRIFT) + 1, JUDGED)
+    for metric in wanted:
         split = "audit" if all(s.has(metric) for s in studies.values()) else NOTES
         if all(s.has(metric, split) for s in studies.values()):
-            lines = [study.line(arm, metric, split) for arm, study in studies.items()]
-            figures.append(line_figure(_title(metric), lines, ylabel=metric, xlabel="generation"))
+            figures += course_figures(titled(metric), studies, metric, split, ylabel=metric)
+            ends |= {(metric, arm): s.curves(metric, split) for arm, s in studies.items()}
+    text = (
+        "Group drift is the distance of the groups' shares in the generated population from "
+        "their shares among natural rows: half the sum of the differences, so 0 is no drift "
+        "and 1 is a population of other groups altogether."
+    )
+    several = max(numbers) > 1
     return Section(
         "Generation by generation",
-        text=[
-            "Group drift is the distance of the groups' shares in the generated population from "
-            "their shares among natural rows: half the sum of the differences, so 0 is no drift "
-            "and 1 is a population of other groups altogether.",
-        ],
+        text=[text + BY_JUDGE if judged else text],
         figures=figures,
-        note=f"Bands: {next(iter(studies.values())).limits()}.",
-        summary=[*_sentences(studies, metrics)],
+        note=f"Bands: {next(iter(studies.values())).limits(thin=not several)}."
+        + (f" {explained(numbers)}" if several else ""),
+        tables=[last_table(ends, ("measure", "arm"))] if several else [],
+        summary=[*_sentences(studies, [m for m in wanted if m in (*metrics, JUDGED)])],
     )
 
 
-def _title(metric: str) -> str:
-    return "Drift of the groups' shares" if metric == DRIFT else metric.capitalize()
+def titled(metric: str) -> str:
+    """What a figure of the metric is called."""
+    return {DRIFT: "Drift of the groups' shares", JUDGED: "Drift of the groups, by the judge"}.get(
+        metric, metric.capitalize()
+    )
 
 
 def _sentences(studies: Studies, metrics: Sequence[str]) -> Iterator[str]:

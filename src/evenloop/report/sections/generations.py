@@ -5,13 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 from evenloop.report.figures import Line, line_figure
-from evenloop.report.generation_arms import ending
+from evenloop.report.generation_arms import DRIFT, JUDGED, ending
 from evenloop.report.heat import heat_figure
 from evenloop.report.sections import Section, Table
 from evenloop.report.study import Study
 
 ORDER = 15
 CELLS = 8
+JUDGING = (
+    "The judge is a second group annotator with a start of its own, which chooses no row: where "
+    "the two part, the errors of the first have changed, not the groups alone. Errors that both "
+    "learned from natural rows stay hidden from both."
+)
 
 
 def build(study: Study) -> Section | None:
@@ -36,13 +41,10 @@ def build(study: Study) -> Section | None:
         lines = [_note(study, cell, f"share of {cell}") for cell in cells]
         figures.append(line_figure("Every cell of label and group", lines, ylabel="share"))
     figures.append(_cell_map(study))
-    if study.has("group drift", "notes"):
-        drift = _note(study, "half the summed differences", "group drift")
-        figures.append(
-            line_figure("Drift of the groups from their natural shares", [drift], ylabel="share")
-        )
+    if study.has(DRIFT, "notes"):
+        figures.append(_drift(study))
     figures.append(_divergence(study))
-    found = (_curation(study), *_first_draws(study, cells), _quality(study))
+    found = (_agreement(study), _curation(study), *_first_draws(study, cells), _quality(study))
     figures += [f for f in (*found, _margins(study), _loss(study)) if f]
     states = _absorbed(study)
     text = [
@@ -51,6 +53,7 @@ def build(study: Study) -> Section | None:
         "labels train the next one. In figures of cells blue is a share above that among "
         "natural rows (or of the first generation, where those were not counted), orange one "
         "below; the deepest colour is the farthest of the figure.",
+        *([JUDGING] if study.has(JUDGED, "notes") else []),
         states,
     ]
     return Section(
@@ -66,6 +69,23 @@ def build(study: Study) -> Section | None:
 
 def _note(study: Study, label: str, metric: str) -> Line:
     return study.line(label, metric, "notes")
+
+
+def _drift(study: Study) -> str:
+    """By the group annotator and, where there is one, by the judge."""
+    drifts = [_note(study, "by the group annotator", DRIFT)]
+    if study.has(JUDGED, "notes"):
+        drifts.append(_note(study, "by the judge", JUDGED))
+    return line_figure("Drift of the groups from their natural shares", drifts, ylabel="share")
+
+
+def _agreement(study: Study) -> str | None:
+    """On how many generated rows the judge names the group that A_S names."""
+    if not study.has("accuracy", "group_agreement"):
+        return None
+    line = study.line("judge and group annotator", "accuracy", "group_agreement")
+    title = "Rows on which both annotators name one group"
+    return line_figure(title, [line], ylabel="share of generated rows")
 
 
 def _natural(study: Study) -> np.ndarray | None:
@@ -188,7 +208,7 @@ def _absorbed(study: Study) -> str:
 def _annotators(study: Study) -> Table:
     rows = []
     for seed, record in study.records.items():
-        for name in ("label_annotator", "group_annotator"):
+        for name in ("label_annotator", "group_annotator", "group_judge"):
             counts = record.rows[0].counts.get(name)
             if counts is not None:
                 right = counts.table.trace(axis1=1, axis2=2)
