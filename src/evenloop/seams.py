@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypedDict, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -24,6 +24,7 @@ __all__ = [
     "Objective",
     "ReadsLabels",
     "Sampler",
+    "Seams",
     "Seen",
     "Separable",
     "Surgery",
@@ -244,3 +245,11 @@ class Surgery(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`."""
         return None
+
+
+class Seams(TypedDict, total=False):
+    """The seams of one training by what `fit` calls them; None or absent is its default."""
+
+    sampler: Sampler | None
+    objective: Objective | None
+    surgery: Surgery | None

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, Unpack
 
-from torch import Tensor, nn
+from torch import nn
 
 from evenloop.data import GroupedData
 from evenloop.fit import Fit, Keep, fit
 from evenloop.groups import LABEL, TRUTH, GroupIndex
 from evenloop.recipe import Recipe
 from evenloop.rng import Rng
-from evenloop.seams import Objective, Sampler, Surgery
+from evenloop.seams import Objective, Sampler, Seams, Surgery
 
 __all__ = ["Net", "Trainer", "World"]
 
@@ -32,10 +32,8 @@ class Trainer(Protocol):
         *,
         recipe: Recipe,
         rng: Rng,
-        sampler: Sampler | None = None,
-        objective: Objective | None = None,
-        surgery: Surgery | None = None,
         keep: Keep | None = None,
+        **seams: Unpack[Seams],
     ) -> Fit:
         """Train `model` in place; see `evenloop.fit.fit`."""
         ...
@@ -77,10 +75,6 @@ class World:
         People's labels of rows that a model labelled are not known to a learner.
         """
         return GroupIndex.of(data, tuple(LABEL if name == TRUTH else name for name in self.by))
-
-    def unused(self, data: GroupedData) -> Tensor:
-        """(M,) positions of the world's rows that are not in `data`, in the world's order."""
-        return self.data.without(data.row)
 
     def fit(
         self,

@@ -16,7 +16,7 @@ import copy
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ from evenloop.optimizer import build_optimizer
 from evenloop.recipe import Recipe, rate
 from evenloop.rng import Rng
 from evenloop.samplers.uniform import Uniform
-from evenloop.seams import Objective, Sampler, Surgery
+from evenloop.seams import Seams
 
 __all__ = ["Together", "fit_stacked", "stackable"]
 
@@ -56,14 +56,19 @@ class _Waiting:
     groups: GroupIndex
     recipe: Recipe
     rng: Rng
-    seams: tuple[Sampler | None, Objective | None, Surgery | None]
     keep: Keep | None
+    seams: Seams
     done: Fit | BaseException | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether no seam is given, so that the fit may be stacked."""
+        return all(seam is None for seam in self.seams.values())
 
     def alike(self, other: _Waiting) -> bool:
         return (
-            not any(self.seams)
-            and not any(other.seams)
+            self.plain
+            and other.plain
             and len(self.data) == len(other.data)
             and self.recipe == other.recipe
             and _architecture(self.model) == _architecture(other.model)
@@ -156,15 +161,12 @@ class Together:
         *,
         recipe: Recipe,
         rng: Rng,
-        sampler: Sampler | None = None,
-        objective: Objective | None = None,
-        surgery: Surgery | None = None,
         keep: Keep | None = None,
+        **seams: Unpack[Seams],
     ) -> Fit:
         """`fit`, done together with the other runs' where they are alike."""
         self.check()
-        seams = (sampler, objective, surgery)
-        mine = _Waiting(model, data, groups, recipe, rng, seams, keep)
+        mine = _Waiting(model, data, groups, recipe, rng, keep, seams)
         self._waiting.append(mine)
         self._running -= 1
         self._go_if_all_wait()
@@ -212,7 +214,7 @@ def _alike(waiting: Sequence[_Waiting]) -> list[list[_Waiting]]:
 
 def _fit_all(jobs: Sequence[_Waiting], check: Callable[[], None]) -> Sequence[Fit | Exception]:
     first = jobs[0]
-    if any(first.seams) or not stackable(first.model, first.recipe):
+    if not first.plain or not stackable(first.model, first.recipe):
         return [_fit_alone(job) for job in jobs]
 
     def tell(epoch: int, epochs: int) -> None:
@@ -228,7 +230,6 @@ def _fit_all(jobs: Sequence[_Waiting], check: Callable[[], None]) -> Sequence[Fi
 
 
 def _fit_alone(job: _Waiting) -> Fit | Exception:
-    sampler, objective, surgery = job.seams
     try:
         return fit(
             job.model,
@@ -236,10 +237,8 @@ def _fit_alone(job: _Waiting) -> Fit | Exception:
             job.groups,
             recipe=job.recipe,
             rng=job.rng,
-            sampler=sampler,
-            objective=objective,
-            surgery=surgery,
             keep=job.keep,
+            **job.seams,
         )
     except Exception as error:  # noqa: BLE001 - raised again in the run it belongs to
         return error
