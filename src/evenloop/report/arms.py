@@ -7,14 +7,11 @@ from dataclasses import dataclass, field
 from math import inf, isnan, nan
 from pathlib import Path
 
-import jinja2
-
-from evenloop import __version__, measures
+from evenloop import measures
 from evenloop.intervals import across_runs, paired_runs
-from evenloop.record import write_atomically
 from evenloop.report.generation_arms import generation_sections
 from evenloop.report.intervals import Interval, Point, forest_figure, points_figure
-from evenloop.report.page import Page, read
+from evenloop.report.page import Page, read, write_page
 from evenloop.report.pruned_arms import compressed_arms
 from evenloop.report.sections import Section, Table
 from evenloop.report.strategies import strategy_sections
@@ -114,15 +111,7 @@ def write_arms(
     if not metrics:
         metrics = [m for m in USUAL if all(study.has(m) for study in studies.values())]
     arms = Arms(name, studies, metrics, curves or {})
-    sections = sections_of(arms)
-    loader = jinja2.PackageLoader("evenloop.report")
-    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
-    summary = tuple(line for section in sections for line in section.summary)
-    html = environment.get_template("arms.html").render(
-        arms=arms, sections=sections, summary=summary, version=__version__
-    )
-    write_atomically(path, html.encode())
-    return Page(path, summary)
+    return write_page(path, "arms.html", sections_of(arms), arms=arms)
 
 
 def sections_of(arms: Arms) -> list[Section]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +11,12 @@ import jinja2
 from evenloop import __version__
 from evenloop.config import ConfigError
 from evenloop.record import write_atomically
-from evenloop.report.sections import build_all
+from evenloop.report.sections import Section, build_all
 from evenloop.report.study import Study
 from evenloop.study.compare import table_of, tracked
 from evenloop.study.seeds import read_study
 
-__all__ = ["Page", "read", "write_report"]
+__all__ = ["Page", "read", "write_page", "write_report"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +51,16 @@ def write_report(folder: Path | str) -> Page:
     """
     study = read(folder)
     study.table.to_parquet(study.folder / "metrics.parquet", index=False)
-    sections = build_all(study)
+    return write_page(study.folder / "report.html", "page.html", build_all(study), study=study)
+
+
+def write_page(path: Path, template: str, sections: Sequence[Section], **shown: object) -> Page:
+    """Write `sections` to `path` as `template` puts them; it also sees what is `shown`."""
     loader = jinja2.PackageLoader("evenloop.report")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
     summary = tuple(line for section in sections for line in section.summary)
-    html = environment.get_template("page.html").render(
-        study=study, sections=sections, summary=summary, version=__version__
+    html = environment.get_template(template).render(
+        sections=sections, summary=summary, version=__version__, **shown
     )
-    path = study.folder / "report.html"
     write_atomically(path, html.encode())
     return Page(path, summary)
