@@ -106,6 +106,29 @@ class TestCounts:
         with pytest.raises(ValueError, match="cannot be added"):
             one + one.pooled()
 
+    @pytest.mark.parametrize("wrong", [-1, 3])
+    def test_a_code_that_is_no_class_is_refused_and_named(self, wrong: int) -> None:
+        good, bad = torch.tensor([1, 0, 2]), torch.tensor([1, wrong, 2])
+        ends = rf"{min(1, wrong)}\.\.{max(2, wrong)}, classes are 0\.\.2"
+        with pytest.raises(ValueError, match=f"predicted holds {ends}"):
+            Counts.of(bad, good, self.groups, 3)
+        with pytest.raises(ValueError, match=f"truth holds {ends}"):
+            Counts.of(good, bad, self.groups, 3)
+        assert Counts.of(good, good, self.groups, 3).total == 3
+
+    def test_codes_of_any_whole_kind_count_the_same(self) -> None:
+        predicted, truth = torch.tensor([1, 0, 1]), torch.tensor([1, 1, 0])
+        want = Counts.of(predicted, truth, self.groups, 300).table
+        for kind in (torch.uint8, torch.int32, torch.bool):
+            found = Counts.of(predicted.to(kind), truth.to(kind), self.groups, 300).table
+            assert (found == want).all()
+            assert found.dtype == want.dtype
+
+    def test_no_rows_are_counted_as_none(self) -> None:
+        none = torch.zeros(0).long()
+        seen = Counts.of(none, none, GroupIndex(none, ABC), 2)
+        assert seen.table.tolist() == [[[0, 0], [0, 0]]] * 3
+
     def test_moments_of_an_absent_group_are_zero(self) -> None:
         moments = Moments.of(torch.tensor([1.0, 2.0, 3.0]), self.groups)
         assert moments.table.tolist() == [[2, 3, 5], [0, 0, 0], [1, 3, 9]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,8 @@ from evenloop.measures import (
     selection_rate,
     true_positive_rate,
 )
+from evenloop.measures.contrasts import Over
+from evenloop.measures.parity import Reference
 
 Notion = Callable[[Counts], Parity]
 NOTIONS: list[Notion] = [
@@ -199,6 +202,22 @@ def test_pooled_gaps_are_against_all_items_and_smaller(seed: int) -> None:
     assert found.between == order
     against = np.minimum(rate.value / whole.value, whole.value / rate.value)
     assert parity.ratio(reference="pooled").value == pytest.approx(against.min())
+
+
+@pytest.mark.parametrize("notion", NOTIONS)
+@pytest.mark.parametrize("reference", ["pairwise", "pooled"])
+@pytest.mark.parametrize("over", ["worst", "mean"])
+def test_both_are_the_difference_and_the_ratio(
+    notion: Notion, reference: Reference, over: Over
+) -> None:
+    parity = notion(random_counts(4, 3, seed=5))
+    asked: dict[str, Any] = {"level": 0.9, "min_support": 8, "reference": reference, "over": over}
+    found = parity.both(**asked)
+    assert [gap.row() for gap in found] == [
+        parity.difference(**asked).row(),
+        parity.ratio(**asked).row(),
+    ]
+    assert all(gap.level == 0.9 for gap in found)
 
 
 def test_two_groups_have_newcombes_limits() -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from evenloop.intervals import Bounded, difference, normal_quantile, ratio
 
 __all__ = [
+    "KINDS",
     "Kind",
     "Over",
     "against_all",
@@ -28,10 +29,11 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Kind = Literal["difference", "ratio"]
+KINDS: tuple[Kind, Kind] = ("difference", "ratio")
 Over = Literal["worst", "mean"]
 
 CHUNK = 2_000_000
-"""Numbers in one working array of the bootstrap."""
+"""Numbers in one working array, of the bootstrap or of all pairs of groups."""
 
 
 def pairs(rate: Bounded, kind: Kind) -> Bounded:
@@ -82,8 +84,8 @@ def fold(
     value, low, high = widest(kept, kind)
     if np.isnan(value).all():
         return (np.nan, np.nan, np.nan), None
-    flat = kept.value.ravel() if kind == "difference" else -kept.value.ravel()
-    where = np.unravel_index(int(np.nanargmax(flat)), kept.value.shape)
+    best = _over_blocks(value, kind, "worst")
+    where = np.unravel_index(int(np.argmax(kept.value == best)), kept.value.shape)
     value, low, high = (_over_blocks(part, kind, over) for part in (value, low, high))
     return (float(value), float(low), float(high)), tuple(int(i) for i in where)
 

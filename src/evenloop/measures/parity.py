@@ -15,8 +15,9 @@ who is harmed by it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from evenloop.counts import Counts
 from evenloop.intervals import Bounded, wilson
 from evenloop.measures.contrasts import (
+    KINDS,
     Kind,
     Over,
     against_all,
@@ -77,7 +79,7 @@ class Parity:
             reference: "pairwise", group against group, or "pooled", group against all items.
             over: "worst" class or "mean" over classes.
         """
-        return self._gap("difference", level, min_support, reference, over)
+        return self._gaps(("difference",), level, min_support, reference, over)[0]
 
     def ratio(
         self,
@@ -91,7 +93,19 @@ class Parity:
 
         A rate that is 0 in every group has no ratio: it is left out and named.
         """
-        return self._gap("ratio", level, min_support, reference, over)
+        return self._gaps(("ratio",), level, min_support, reference, over)[0]
+
+    def both(
+        self,
+        *,
+        level: float = 0.95,
+        min_support: int = MIN_SUPPORT,
+        reference: Reference = "pairwise",
+        over: Over = "worst",
+    ) -> tuple[Gap, Gap]:
+        """The difference and the ratio, counted once; arguments as above."""
+        difference, ratio = self._gaps(KINDS, level, min_support, reference, over)
+        return difference, ratio
 
     def bootstrap(
         self,
@@ -126,7 +140,7 @@ class Parity:
                 f"draws must have shape (R, *{self.counts.table.shape}), got {draws.shape}; "
                 "resample the table of these counts"
             )
-        gap = self._gap(kind, level, min_support, "pairwise", over)
+        (gap,) = self._gaps((kind,), level, min_support, "pairwise", over)
         if not gap.estimable:
             return gap
         hits, of = self.parts(self.counts.table)
@@ -151,42 +165,43 @@ class Parity:
         """(K,) blocks with a rate that fewer than two groups can estimate."""
         return np.asarray((enough.sum(-1) < 2).any(-1))
 
-    def _gap(
-        self, kind: Kind, level: float, min_support: int, reference: Reference, over: Over
-    ) -> Gap:
+    def _gaps(
+        self,
+        kinds: Sequence[Kind],
+        level: float,
+        min_support: int,
+        reference: Reference,
+        over: Over,
+    ) -> list[Gap]:
         hits, of = self.parts(self.counts.table)
         enough = of >= check_support(min_support)
-        groups = enough.sum(-1)
+        void, groups = self._void(enough), enough.sum(-1)
         pooled = reference == "pooled"
         many = int((groups if pooled else groups * (groups - 1) // 2).sum())
         rate = wilson(hits, of, level=level, comparisons=many).where(enough)
+        compare: Callable[[Kind], Bounded] = partial(pairs, rate)
         if pooled:
-            rest = wilson(
-                hits.sum(-1, keepdims=True) - hits,
-                of.sum(-1, keepdims=True) - of,
-                level=level,
-                comparisons=many,
-            )
-            share = of / np.maximum(of.sum(-1, keepdims=True), 1)
-            contrast = against_all(rate, rest, share, kind)
-        else:
-            contrast = pairs(rate, kind)
-        void = self._void(enough)
-        folded, where = fold(contrast, void, kind, over)
-        recovered = "Newcombe" if kind == "difference" else "Donner-Zou"
+            every = of.sum(-1, keepdims=True)
+            others = hits.sum(-1, keepdims=True) - hits
+            rest = wilson(others, every - of, level=level, comparisons=many)
+            compare = partial(against_all, rate, rest, of / np.maximum(every, 1))
         mean = "" if over == "worst" or len(self.rates) == 1 else ", mean over classes"
-        between, support, named = self._widest(where, of, kind, reference)
-        return Gap(
-            f"{self.name} {kind}",
-            *folded,
-            between,
-            support,
-            named,
-            reference,
-            f"{recovered}, Bonferroni over {max(many, 1)}{mean}",
-            level,
-            self._left_out(of, enough, void, contrast, min_support),
-        )
+        found = []
+        for kind in kinds:
+            contrast = compare(kind)
+            folded, where = fold(contrast, void, kind, over)
+            recovered = "Newcombe" if kind == "difference" else "Donner-Zou"
+            gap = Gap(
+                f"{self.name} {kind}",
+                *folded,
+                *self._widest(where, of, kind, reference),
+                reference,
+                f"{recovered}, Bonferroni over {max(many, 1)}{mean}",
+                level,
+                self._left_out(of, enough, void, contrast, min_support),
+            )
+            found.append(gap)
+        return found
 
     def _widest(
         self, where: tuple[int, ...] | None, of: Ints, kind: Kind, reference: Reference

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from evenloop.counts import Counts
 from evenloop.intervals import Bounded, wilson
-from evenloop.measures.contrasts import CHUNK, Kind, apart, pairs, widest
+from evenloop.measures.contrasts import CHUNK, KINDS, Kind, apart, pairs, widest
 from evenloop.measures.estimate import MIN_SUPPORT, Estimate, check_support, in_words
 from evenloop.measures.proportions import CLASS_RATES, ODDS, OneVsRest, correct, klass_code
 
-__all__ = ["RateTable", "rate_table"]
+__all__ = ["OF_CLASS", "RateTable", "class_rates", "rate_table"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -33,7 +33,6 @@ OF_CLASS = (
 )
 RATES = ("accuracy", *OF_CLASS)
 GAPS = (*RATES, "equalized odds")
-KINDS: tuple[Kind, Kind] = ("difference", "ratio")
 BOTH = np.array([RATES.index(rate) for rate in ODDS])
 COMPARED = np.append(np.arange(len(RATES)), BOTH)
 """Rows whose gaps are sought: every rate, then the two of equalized odds."""
@@ -153,25 +152,35 @@ def rate_table(
     """
     code, least = klass_code(counts, klass), check_support(min_support)
     table = np.concatenate((counts.table, counts.table.sum(0, keepdims=True)))
-    cells = OneVsRest.of(table).at(code)
-    parts = [correct(table), *(CLASS_RATES[rate](cells) for rate in OF_CLASS)]
-    hits, of = (np.array(part) for part in zip(*parts, strict=True))
+    right, every = correct(table)
+    hits, of = class_rates(table, code)
+    hits, of = np.concatenate((right[None], hits)), np.concatenate((every[None], of))
     usable = of * (of >= least)
-    every, difference, ratio = (
+    rate, difference, ratio = (
         _values(hits, usable) if level is None else _limited(hits, usable, level)
     )
     return RateTable(
         counts.classes[code],
         counts.groups,
-        every.at(np.s_[:, :-1]),
+        rate.at(np.s_[:, :-1]),
         of[:, :-1],
-        every.at(np.s_[:, -1]),
+        rate.at(np.s_[:, -1]),
         of[:, -1],
         difference,
         ratio,
         level,
         min_support,
     )
+
+
+def class_rates(table: NDArray[np.integer], klass: int | list[int]) -> tuple[Ints, Ints]:
+    """Items of every rate in `OF_CLASS`, and those it is a share of, of tables (..., G, C, C).
+
+    Both (6, ..., G) for one class, (6, ..., G, K) for several.
+    """
+    cells = OneVsRest.of(table).at(klass)
+    hits, of = zip(*(CLASS_RATES[rate](cells) for rate in OF_CLASS), strict=True)
+    return np.array(hits), np.array(of)
 
 
 def _values(hits: Ints, of: Ints) -> tuple[Bounded, Bounded, Bounded]:

@@ -48,9 +48,10 @@ def group_counts(
             f"sensitive_features cross to {prod(sizes):,} groups of {len(names)} classes, "
             "too many to table; pass fewer attributes or bin their values"
         )
-    cell = np.ravel_multi_index(
-        (*(code for code, _ in attributes.values()), truth, predicted), shape
-    )
+    codes = (*(code for code, _ in attributes.values()), truth, predicted)
+    cell = codes[0]
+    for code, size in zip(codes[1:], shape[1:], strict=True):
+        cell = cell * size + code
     table = np.bincount(cell, minlength=prod(shape)).reshape(shape)
     return _margins(table, {name: groups for name, (_, groups) in attributes.items()}, names)
 
@@ -119,7 +120,7 @@ def _factorize(values: Any) -> tuple[Ints, list[Any]]:
             present = np.bincount(shifted, minlength=high - low + 1) > 0
             kind = bool if values.dtype.kind == "b" else int
             labels = [kind(label) for label in np.flatnonzero(present) + low]
-            return (np.cumsum(present) - 1)[shifted], labels
+            return (shifted if present.all() else (np.cumsum(present) - 1)[shifted]), labels
     codes, found = pd.factorize(values)
     labels = list(found)
     try:
@@ -173,9 +174,12 @@ def _labels(
             raise ValueError(f"{name} holds {scores[0]:.4g}, a score; pass labels: threshold first")
     order = _class_order([found for _, found in coded], classes)
     place = {label: code for code, label in enumerate(order)}
-    lookup = [np.array([place[label] for label in found], np.int64) for _, found in coded]
-    truth, predicted = (table[codes] for table, (codes, _) in zip(lookup, coded, strict=True))
-    return truth, predicted, tuple(_name(label) for label in order)
+    sides = []
+    for codes, found in coded:
+        table = np.array([place[label] for label in found], np.int64)
+        in_place = (table == np.arange(len(table))).all()
+        sides.append(codes if in_place else table[codes])
+    return sides[0], sides[1], tuple(_name(label) for label in order)
 
 
 def _class_order(found: list[list[Any]], classes: Sequence[Any] | None) -> list[Any]:

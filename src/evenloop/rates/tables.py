@@ -10,42 +10,32 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
 from evenloop.counts import Counts
-from evenloop.intervals import resample
+from evenloop.intervals import resample, wilson
 from evenloop.measures import (
     MIN_SUPPORT,
-    Estimate,
     Gap,
     Parity,
-    accuracy,
     accuracy_parity,
     demographic_parity,
     equal_opportunity,
     equalized_odds,
-    false_negative_rate,
-    false_positive_rate,
-    precision,
     predictive_parity,
-    selection_rate,
-    true_negative_rate,
-    true_positive_rate,
 )
+from evenloop.measures.contrasts import KINDS
+from evenloop.measures.estimate import check_support
+from evenloop.measures.proportions import correct
+from evenloop.measures.table import OF_CLASS, class_rates
 from evenloop.rates.count import OVERALL, group_counts
 from evenloop.rng import Rng
 
 __all__ = ["bootstrap_gaps", "group_gaps", "group_rates"]
 
-CLASS_RATES = {
-    "selection_rate": selection_rate,
-    "true_positive_rate": true_positive_rate,
-    "false_positive_rate": false_positive_rate,
-    "true_negative_rate": true_negative_rate,
-    "false_negative_rate": false_negative_rate,
-    "precision": precision,
-}
+METRICS = [rate.replace(" ", "_") for rate in OF_CLASS]
 
 
 def group_rates(
@@ -83,29 +73,22 @@ def group_rates(
     >>> table.query("metric == 'true_positive_rate'")[["group", "value", "n"]].values.tolist()
     [['overall', 0.5, 2], ['f', 1.0, 1], ['m', 0.0, 1]]
     """
-    rows: list[Mapping[str, Any]] = []
-    for attribute, counts in group_counts(
-        y_true, y_pred, sensitive_features, classes=classes
-    ).items():
-        found: list[tuple[str, str, Estimate]] = [
-            ("accuracy", "", accuracy(counts, level=level, min_support=min_support))
-        ]
-        for klass in _judged(counts):
-            found += [
-                (
-                    name,
-                    counts.classes[klass],
-                    rate(counts, klass, level=level, min_support=min_support),
-                )
-                for name, rate in CLASS_RATES.items()
-            ]
-        rows += [
-            {"attribute": attribute, **row, "metric": metric, "class": klass}
-            for metric, klass, estimate in found
-            for row in estimate.rows()
-        ]
-    columns = ["attribute", "group", "metric", "class", "value", "low", "high", "n"]
-    return pd.DataFrame(rows, columns=columns)
+    counted = group_counts(y_true, y_pred, sensitive_features, classes=classes)
+    least = check_support(min_support)
+    named: dict[str, list[str]] = {"attribute": [], "group": [], "metric": [], "class": []}
+    found = []
+    for attribute, counts in counted.items():
+        codes = _judged(counts)
+        parts = zip(correct(counts.table), class_rates(counts.table, codes), strict=True)
+        hits, of = (np.append(right, np.moveaxis(rest, -1, 0)) for right, rest in parts)
+        found.append((*wilson(hits, of, level=level).where(of >= least), of))
+        rates = [("accuracy", ""), *((m, counts.classes[k]) for k in codes for m in METRICS)]
+        named["attribute"] += [attribute] * len(of)
+        named["group"] += counts.groups * len(rates)
+        named["metric"] += [metric for metric, _ in rates for _ in counts.groups]
+        named["class"] += [klass for _, klass in rates for _ in counts.groups]
+    numbers = map(np.concatenate, zip(*found, strict=True))
+    return pd.DataFrame(named | dict(zip(("value", "low", "high", "n"), numbers, strict=True)))
 
 
 def group_gaps(
@@ -142,10 +125,7 @@ def group_gaps(
         attribute: [
             gap
             for notion in _notions(counts)
-            for gap in (
-                notion.difference(level=level, min_support=min_support),
-                notion.ratio(level=level, min_support=min_support),
-            )
+            for gap in notion.both(level=level, min_support=min_support)
         ]
         for attribute, counts in _by_attribute(y_true, y_pred, sensitive_features, classes).items()
     }
@@ -189,7 +169,7 @@ def bootstrap_gaps(
         gaps[attribute] = [
             notion.bootstrap(draws, kind=kind, level=level, min_support=min_support)
             for notion in _notions(counts)
-            for kind in ("difference", "ratio")
+            for kind in KINDS
         ]
     return _gap_table(gaps)
 
@@ -205,9 +185,9 @@ def _by_attribute(
     return found
 
 
-def _judged(counts: Counts) -> range:
+def _judged(counts: Counts) -> list[int]:
     """The second of two classes, or every class."""
-    return range(1, 2) if len(counts.classes) == 2 else range(len(counts.classes))
+    return [1] if len(counts.classes) == 2 else list(range(len(counts.classes)))
 
 
 def _notions(counts: Counts) -> list[Parity]:
