@@ -14,7 +14,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -24,7 +23,7 @@ from pydantic import (
     ValidationError,
 )
 
-from evenloop.overrides import ConfigError, apply, merged, pairs, read_yaml, shaped
+from evenloop.overrides import ConfigError, apply, merged, pairs, read_file, shaped
 from evenloop.words import nearest
 
 __all__ = [
@@ -223,12 +222,7 @@ def _raw(source: str) -> tuple[dict[str, Any], bool]:
         path, small = preset_folder() / f"{name}.yaml", variant == "small"
         if name not in preset_names():
             raise ConfigError(f"no preset {name!r}; {nearest(name, preset_names())}")
-    try:
-        raw = read_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    raw = read_file(path)
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} must hold keys and values, got {type(raw).__name__}")
     raw.setdefault("name", f"{name}-small" if small else name)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from evenloop.words import nearest
 
-__all__ = ["ConfigError", "apply", "merged", "pairs", "read_yaml", "shaped"]
+__all__ = ["ConfigError", "apply", "merged", "pairs", "read_file", "read_yaml", "shaped"]
 
 ALIASES = {
     "data": "world.name",
@@ -70,6 +71,20 @@ def read_yaml(text: str) -> Any:
         yaml.YAMLError: it is not YAML.
     """
     return yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader
+
+
+def read_file(path: Path) -> Any:
+    """What a YAML file says.
+
+    Raises:
+        ConfigError: it cannot be read, or is not YAML.
+    """
+    try:
+        return read_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
 
 
 def pairs(settings: Sequence[str]) -> dict[str, Any]:

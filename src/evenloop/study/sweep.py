@@ -27,7 +27,7 @@ from typing import Any
 import yaml
 
 from evenloop.config import ConfigError, RunConfig, load, preset_folder
-from evenloop.overrides import read_yaml
+from evenloop.overrides import read_file
 from evenloop.words import nearest
 
 __all__ = ["Sweep", "load_sweep", "sweep_names"]
@@ -102,12 +102,7 @@ def _curves(raw: Any, arms: Mapping[str, RunConfig]) -> dict[str, tuple[str, ...
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        raw = read_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    raw = read_file(path)
     if not isinstance(raw, dict) or not {"base", "arms"} <= set(raw):
         raise ConfigError(f"{path} must hold the keys base and arms")
     arms, shared = raw["arms"], raw.get("set") or {}
