@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from evenloop.augment import augment
 from evenloop.data import GroupedData
+from evenloop.faults import not_finite, too_few_rows
 from evenloop.groups import GroupIndex
 from evenloop.objectives.erm import Erm
 from evenloop.optimizer import Plan, build_optimizer, plan_updates
@@ -168,10 +169,7 @@ def fit(
     taken = recipe.batch_taken
     per_epoch = job.sampler.steps(len(data), taken)
     if per_epoch == 0:
-        raise ValueError(
-            f"batch={recipe.batch} is larger than the {len(data)} training rows and short batches "
-            f"are dropped; set batch to at most {len(data)} or drop_last=false"
-        )
+        raise too_few_rows(recipe.batch, len(data))
     saved = keep.load(rng.name) if keep is not None else None
     if saved:
         job.load(saved)
@@ -353,10 +351,7 @@ def _mean_loss(losses: Tensor, units: Tensor, name: str, epoch: int) -> float:
     finite = torch.isfinite(losses)
     if not bool(finite.all()):
         step = int((~finite).nonzero()[0])
-        raise FloatingPointError(
-            f"loss is {float(losses[step])} in {name}, epoch {epoch}, step {step} of that epoch; "
-            "lower lr, set clip_norm, or look at the rows of that batch"
-        )
+        raise not_finite(float(losses[step]), name, epoch, step)
     return float((losses.double() * units).sum() / units.sum())
 
 

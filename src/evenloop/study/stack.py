@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from evenloop.data import GroupedData
+from evenloop.faults import not_finite, too_few_rows
 from evenloop.fit import Fit, Keep, fit
 from evenloop.groups import GroupIndex
 from evenloop.optimizer import build_optimizer
@@ -341,10 +342,7 @@ class _Stack:
 def _steps(uniform: Uniform, rows: int, recipe: Recipe) -> int:
     steps = uniform.steps(rows, recipe.batch)
     if steps == 0:
-        raise ValueError(
-            f"batch={recipe.batch} is larger than the {rows} training rows and short batches are "
-            f"dropped; set batch to at most {rows} or drop_last=false"
-        )
+        raise too_few_rows(recipe.batch, rows)
     return steps
 
 
@@ -384,13 +382,8 @@ def _unstack(
         bad = (~torch.isfinite(losses[place])).nonzero().tolist()
         if bad:
             epoch, step = bad[0]
-            fits.append(
-                FloatingPointError(
-                    f"loss is {float(losses[place, epoch, step])} in {rngs[place].name}, epoch "
-                    f"{epoch}, step {step} of that epoch; lower lr, set clip_norm, or look at the "
-                    "rows of that batch"
-                )
-            )
+            loss = float(losses[place, epoch, step])
+            fits.append(not_finite(loss, rngs[place].name, epoch, step))
             continue
         own = {name: stacked[place].detach() for name, stacked in params.items()}
         model.load_state_dict(own, strict=False)
