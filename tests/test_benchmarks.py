@@ -89,7 +89,7 @@ def test_an_unknown_benchmark_is_refused_and_nothing_is_written(bench: Bench) ->
     assert not (bench.folder / "RESULTS.md").exists()
 
 
-def test_the_stamp_names_day_and_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_stamp_names_day_and_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     main = module()
     assert main._git("rev-parse", "--no-such-option-at-all", "x") is None
     said = iter(["1a2b3c4", "M src/evenloop/fit.py", "1a2b3c4", "", None, None])

@@ -52,7 +52,7 @@ def test_one_row_and_named_classes() -> None:
     assert data.schema.classes == ("a", "b", "c")
 
 
-def test_read_only_arrays_are_taken(tmp_path: Path) -> None:
+def test_read_only_arrays_are_taken() -> None:
     x = np.broadcast_to(np.uint8(3), (2, 1, 2, 2))
     assert from_arrays(x, [0, 1]).x.unique().tolist() == [3]
 

@@ -37,7 +37,7 @@ def rows() -> GroupedData:
     return GroupedData.of(x, [0, 1, 0, 1, 1], {"g": [0, 0, 1, 1, 0]}, schema)
 
 
-def test_features_replace_inputs_and_nothing_else(tmp_path: Path) -> None:
+def test_features_replace_inputs_and_nothing_else() -> None:
     net, data = seeded(Counted, 0).train(), rows()
     made = embedded(data, net, batch=2)
     with torch.no_grad():
