@@ -80,7 +80,7 @@ def fold(
 ) -> tuple[tuple[float, float, float], tuple[int, ...] | None]:
     """Value, low and high of the widest contrast (K, F, G, H), and where it is."""
     keep = ~void[:, None, None, None]
-    kept = contrast.where(np.broadcast_to(keep, contrast.value.shape))
+    kept = contrast.where(keep)
     value, low, high = widest(kept, kind)
     if np.isnan(value).all():
         return (np.nan, np.nan, np.nan), None

@@ -134,15 +134,15 @@ def rate_table(
 
     >>> counts = Counts(np.array([[[3, 1], [1, 3]], [[1, 1], [0, 2]]]), ("a", "b"), ("no", "yes"))
     >>> print(rate_table(counts, "yes", level=None))
-    rates of yes         a           b           overall       difference  ratio
-    accuracy             0.75 (n=8)  0.75 (n=4)  0.75 (n=12)   0           1
-    selection rate       0.5 (n=8)   0.75 (n=4)  0.583 (n=12)  0.25        0.667
-    true positive rate   0.75 (n=4)  1 (n=2)     0.833 (n=6)   0.25        0.75
-    false positive rate  0.25 (n=4)  0.5 (n=2)   0.333 (n=6)   0.25        0.5
-    true negative rate   0.75 (n=4)  0.5 (n=2)   0.667 (n=6)   0.25        0.667
-    false negative rate  0.25 (n=4)  0 (n=2)     0.167 (n=6)   0.25        0
-    precision            0.75 (n=4)  0.667 (n=3) 0.714 (n=7)   0.0833      0.889
-    equalized odds                                             0.25        0.5
+    rates of yes         a           b            overall       difference  ratio
+    accuracy             0.75 (n=8)  0.75 (n=4)   0.75 (n=12)   0           1
+    selection rate       0.5 (n=8)   0.75 (n=4)   0.583 (n=12)  0.25        0.667
+    true positive rate   0.75 (n=4)  1 (n=2)      0.833 (n=6)   0.25        0.75
+    false positive rate  0.25 (n=4)  0.5 (n=2)    0.333 (n=6)   0.25        0.5
+    true negative rate   0.75 (n=4)  0.5 (n=2)    0.667 (n=6)   0.25        0.667
+    false negative rate  0.25 (n=4)  0 (n=2)      0.167 (n=6)   0.25        0
+    precision            0.75 (n=4)  0.667 (n=3)  0.714 (n=7)   0.0833      0.889
+    equalized odds                                              0.25        0.5
     >>> table = rate_table(counts)
     >>> print(table["precision"])
     precision of yes: a 0.75 [0.301, 0.954] (n=4); b 0.667 [0.208, 0.939] (n=3)
