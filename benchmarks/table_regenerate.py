@@ -1,9 +1,10 @@
 """Tables of docs/regenerate.md: `python -m benchmarks.table_regenerate SWEEP RUNS [key=value ...]`.
 
-One table for each metric of a packaged or own sweep whose runs lie in the folder RUNS: every arm's
-mean of every generation over the seeds that the sweep asks for, the single seeds of the last, and
-below it the paired difference from the first arm with 95% Student limits. Seeds in the folder
-that the sweep does not ask for (those that settings were chosen on) are left out.
+One table for each metric of a packaged or own sweep whose runs lie in the folder RUNS, and for the
+drift that a judge sees where there is one: every arm's mean of every generation over the seeds that
+the sweep asks for, the single seeds of the last, and below it the paired difference from the first
+arm with 95% Student limits. Seeds in the folder that the sweep does not ask for (those that
+settings were chosen on) are left out.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from math import isnan
 from pathlib import Path
 
+from evenloop.report.generation_arms import JUDGED
 from evenloop.study.compare import NOTES, Arm, arms_of, compare
 from evenloop.study.seeds import folder_of
 from evenloop.study.sweep import load_sweep
@@ -56,6 +58,8 @@ def differences(arms: Sequence[Arm], metrics: Sequence[str]) -> Iterator[str]:
 def main(sweep: str, runs: str, *overrides: str) -> None:
     """Print every table of one sweep."""
     found, metrics = arms(sweep, Path(runs), overrides)
+    if JUDGED not in metrics and all((arm.table["metric"] == JUDGED).any() for arm in found):
+        metrics = (*metrics, JUDGED)
     for metric in metrics:
         print(*table(found, metric), "", sep="\n")
     print(*differences(found, metrics), sep="\n")

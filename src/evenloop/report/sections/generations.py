@@ -13,8 +13,8 @@ from evenloop.report.study import Study
 ORDER = 15
 CELLS = 8
 JUDGING = (
-    "The judge is a second group annotator with a start of its own, which chooses no row: where "
-    "the two part, the errors of the first have changed, not the groups alone. Errors that both "
+    "The judge is a second group annotator with a start of its own, which chooses no row. Where "
+    "the two part, one of them errs, and a drift is not of the groups alone; errors that both "
     "learned from natural rows stay hidden from both."
 )
 
@@ -220,4 +220,4 @@ def _annotators(study: Study) -> Table:
                 rows.append((str(seed), name.replace("_", " "), total, *by, str(counts.total)))
     groups = study.first.counts["population"].groups
     head = ("seed", "annotator", "accuracy", *groups, "rows")
-    return Table("The annotators on the rows that judge them", head, rows, folded=True)
+    return Table("The annotators on the rows that try them", head, rows, folded=True)
