@@ -8,16 +8,17 @@ annotators see, not of people.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from evenloop.groups import GroupIndex
 
-__all__ = ["ABSORBED", "Population", "absorbed", "population"]
+__all__ = ["Absorbed", "Population", "absorbed", "population"]
 
 MARGIN = 0.5
-ABSORBED = ("none", "constant 0", "constant 1", "group rule")
+Absorbed = Literal["none", "constant 0", "constant 1", "group rule"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +71,7 @@ def population(label_logits: Tensor, group_logits: Tensor, *, groups: int) -> Po
     )
 
 
-def absorbed(table: Tensor, *, tolerance: float = 0.02) -> str:
+def absorbed(table: Tensor, *, tolerance: float = 0.02) -> Absorbed:
     """Which absorbing state a classifier is in, from its counts (G, 2, 2): truth by prediction.
 
     "constant 0" and "constant 1": at least 1 - `tolerance` of every present group gets that
