@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -119,25 +119,26 @@ def measured(
         values["tolerance"] = loop.tolerance
     if not loop.intersectional and len(world.by) > 1:
         values["constrained_columns"] = json.dumps(seen.columns(world))
-    absent = [
-        n for n, c in zip(seen.groups.names, seen.groups.count().tolist(), strict=True) if not c
-    ]
-    alarms = [f"no training rows, not estimable: {', '.join(absent)}"] if absent else []
     if isinstance(surgery, (GradualMagnitudePruning, ChannelPruning)):
         values["layers"] = json.dumps({n: round(d, 6) for n, d in surgery.densities().items()})
-    if isinstance(surgery, GradualMagnitudePruning) and (thin := surgery.thin()):
-        alarms.append(f"layers with hardly a weight left: {', '.join(thin)}")
     if constraint is not None:
-        path = constraint.multipliers()
-        values["multipliers"] = json.dumps(
-            {
-                "groups": constraint.inner.names,
-                "path": [[round(v, 6) for v in row] for row in path.tolist()],
-            }
-        )
-        alarms += _stuck(constraint, loop)
+        path = [[round(v, 6) for v in row] for row in constraint.multipliers().tolist()]
+        values["multipliers"] = json.dumps({"groups": constraint.inner.names, "path": path})
     moments = {"fit.lost": Moments.of(lost, seen.groups)}
-    return Notes(values, counts, moments, tuple(alarms))
+    return Notes(values, counts, moments, tuple(_alarms(loop, seen, constraint, surgery)))
+
+
+def _alarms(
+    loop: Prune, seen: Seen, constraint: Traced | None, surgery: Surgery | None
+) -> Iterator[str]:
+    """What a reader of the round should know before any figure of it."""
+    held = zip(seen.groups.names, seen.groups.count().tolist(), strict=True)
+    if absent := [name for name, count in held if not count]:
+        yield f"no training rows, not estimable: {', '.join(absent)}"
+    if isinstance(surgery, GradualMagnitudePruning) and (thin := surgery.thin()):
+        yield f"layers with hardly a weight left: {', '.join(thin)}"
+    if constraint is not None:
+        yield from _stuck(constraint, loop)
 
 
 def _stuck(constraint: Traced, loop: Prune) -> list[str]:

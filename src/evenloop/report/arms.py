@@ -227,14 +227,9 @@ def _helped(arms: Arms) -> Section | None:
         for group in groups
         for change in found[group]
     ]  # fmt: skip
-    clear = {
-        side: [f"{c.label} for {g}" for g in groups for c in found[g] if reached(c)]
-        for side, reached in (("gained", _above), ("lost", _below))
-    }
     told = [
-        f"Against {arms.first!r} {right.lower()} {side} with limits clear of zero: "
-        f"{'; '.join(names) or 'nowhere'}."
-        for side, names in clear.items()
+        f"Against {arms.first!r} {right.lower()} {side} with limits clear of zero: {where}."
+        for side, where in _clear(found).items()
     ]
     head = ("arm", "group", right.lower(), f"change from {arms.first!r}")
     harmed = (
@@ -258,12 +253,11 @@ def _helped(arms: Arms) -> Section | None:
     )
 
 
-def _above(change: Interval) -> bool:
-    return change.low > 0
-
-
-def _below(change: Interval) -> bool:
-    return change.high < 0
+def _clear(found: Mapping[str, Sequence[Interval]]) -> dict[str, str]:
+    """Which changes, by group, have both limits above zero and which below, in words."""
+    gained = [f"{c.label} for {group}" for group, row in found.items() for c in row if c.low > 0]
+    lost = [f"{c.label} for {group}" for group, row in found.items() for c in row if c.high < 0]
+    return {"gained": "; ".join(gained) or "nowhere", "lost": "; ".join(lost) or "nowhere"}
 
 
 def _levelled(arms: Arms) -> Iterator[str]:
@@ -274,7 +268,8 @@ def _levelled(arms: Arms) -> Iterator[str]:
         for seed, record in arms.studies[arm].records.items():
             if seed in base and "audit" in record.rows[-1].counts:
                 before, after = (r.rows[-1].counts["audit"] for r in (base[seed], record))
-                if measures.levelling_down(before, after).down:
+                alike = before.groups == after.groups and before.classes == after.classes
+                if alike and measures.levelling_down(before, after).down:
                     down.append(str(seed))
         if down:
             yield (

@@ -99,17 +99,7 @@ class RatioBatchSampler(Sampler):
         controller: RatioController | None = None,
         max_staleness: int | None = None,
     ) -> None:
-        if ratios.cells.counts.shape != cells.counts.shape:
-            raise ValueError(
-                f"ratios are for counts of shape {tuple(ratios.cells.counts.shape)}, cells have "
-                f"{tuple(cells.counts.shape)}"
-            )
-        present = int(ratios.present.sum())
-        if batch_size < present:
-            raise ValueError(
-                f"batch_size must be at least the number of cells, {present}, so that each can be "
-                f"drawn; got {batch_size}"
-            )
+        _check_fit(cells, ratios, batch_size)
         if rounding not in get_args(Rounding):
             raise ValueError(f"rounding must be one of {get_args(Rounding)}, got {rounding!r}")
         if not 0 <= rank < world_size:
@@ -253,3 +243,18 @@ class RatioBatchSampler(Sampler):
         self.trail.load_state_dict(state["trail"])
         if self.controller is not None:
             self.controller.load_state_dict(state["controller"])
+
+
+def _check_fit(cells: CellIndex, ratios: Ratios, batch_size: int) -> None:
+    """Raise `ValueError` unless the ratios are for these cells and a batch has a row of each."""
+    if ratios.cells.counts.shape != cells.counts.shape:
+        raise ValueError(
+            f"ratios are for counts of shape {tuple(ratios.cells.counts.shape)}, cells have "
+            f"{tuple(cells.counts.shape)}"
+        )
+    present = int(ratios.present.sum())
+    if batch_size < present:
+        raise ValueError(
+            f"batch_size must be at least the number of cells, {present}, so that each can be "
+            f"drawn; got {batch_size}"
+        )
