@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from evenloop.audit import Audit
+from evenloop.config import RunConfig
 from evenloop.data import Attribute, GroupedData, Schema
 from evenloop.loop import State, World, run
 from evenloop.loops.acquire import Acquire
@@ -50,3 +53,21 @@ def states(loop: Acquire, rounds: int, where: World | None = None, seed: int = 0
         state, _ = loop.step(place, state, round, root.at("round", round))
         out.append(state)
     return out
+
+
+def letters(
+    train: int, test: int, *, rounds: int = 3, seeds: tuple[int, ...] = (0, 1), **acquire: Any
+) -> RunConfig:
+    """A study of coloured letters and a small net, audited on `test` letters of its own."""
+    return RunConfig(
+        name="letters",
+        world={"name": "letters", "train": train, "test": test, "size": 16},
+        loop=[{"acquire": {"initial": 20, "query": 10, "draws": 3, **acquire}}],
+        net={"name": "dropout-mlp", "hidden": [8]},
+        recipe={"optimizer": "adam", "lr": 1e-2, "batch": 8, "epochs": 2},
+        test_size=test,
+        audit="test",
+        by=("color",),
+        rounds=rounds,
+        seeds=seeds,
+    )

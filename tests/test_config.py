@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from evenloop.config import ConfigError, RunConfig, load, pairs, preset_folder, preset_names
 from evenloop.loops import find
 from evenloop.loops.relabel import Relabel
 from evenloop.models import names as model_names
-from evenloop.overrides import apply, merged, shaped
+from evenloop.overrides import apply, merged, read_yaml, shaped
 from evenloop.recipe import RECIPES, Recipe
 from evenloop.study.sweep import load_sweep, sweep_names
 from evenloop.worlds import WORLDS
@@ -29,7 +28,7 @@ rounds: 2
 
 
 def raw_preset(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((preset_folder() / f"{name}.yaml").read_text())
+    found: dict[str, Any] = read_yaml((preset_folder() / f"{name}.yaml").read_text())
     return found
 
 
@@ -238,7 +237,7 @@ class TestShapes:
         ],
     )
     def test_a_part_of_another_shape_is_refused(self, change: dict[str, Any], message: str) -> None:
-        good = yaml.safe_load(FILE)
+        good = read_yaml(FILE)
         assert shaped(good)["loop"] == good["loop"]
         with pytest.raises(ConfigError) as error:
             shaped(good | change)
@@ -330,7 +329,7 @@ class TestMistakes:
 
 
 def test_a_name_at_the_top_wins_over_a_part_of_the_same_name() -> None:
-    raw = shaped(yaml.safe_load(FILE))
+    raw = shaped(read_yaml(FILE))
     apply(raw, ["track=3"], RunConfig.model_fields)
     assert raw["track"] == 3
     assert "track" not in raw["loop"][0]["relabel"]

@@ -17,6 +17,7 @@ from evenloop.build import assemble
 from evenloop.cli import app
 from evenloop.config import load
 from evenloop.data import Origin
+from evenloop.overrides import read_yaml
 from evenloop.samplers.cells import CellIndex
 
 HAIR, SEX = ("dark", "fair"), ("f", "m")
@@ -142,7 +143,7 @@ def with_folders(folder: Path) -> None:
         draw(folder / "made" / ("w", "m")[i // 2 % 2] / f"{token}_{i % 3}" / f"{i}.png", 90, i + 9)
     words = {"sex": {"w": "f", "m": "m"}, "hair": {"brunette": "dark", "blond": "fair"}}
     (folder / "words.yaml").write_text(yaml.safe_dump(words))
-    raw = yaml.safe_load((folder / "run.yaml").read_text())
+    raw = read_yaml((folder / "run.yaml").read_text())
     raw["generated"] = {
         "name": "folder", "root": str(folder / "made"), "layout": "{sex}/{hair}_*/*",
         "target": "hair", "vocabulary": str(folder / "words.yaml"),

@@ -6,40 +6,23 @@ from pathlib import Path
 
 import pytest
 
-from evenloop.config import RunConfig
+from acquire_kit import letters
 from evenloop.intervals import across_runs
 from evenloop.report.acquired import last_values
-from evenloop.report.page import write_report
+from evenloop.report.page import read, write_report
 from evenloop.report.sections import Section, acquisition
 from evenloop.report.study import Study
-from evenloop.study.compare import table_of, tracked
-from evenloop.study.seeds import read_study, run_seeds
+from evenloop.study.seeds import run_seeds
 
 
-def config(**acquire: object) -> RunConfig:
-    return RunConfig(
-        name="letters",
-        world={"name": "letters", "train": 120, "test": 40, "size": 16},
-        loop=[{"acquire": {"initial": 20, "query": 10, "draws": 3, **acquire}}],
-        net={"name": "dropout-mlp", "hidden": [8]},
-        recipe={"optimizer": "adam", "lr": 1e-2, "batch": 8, "epochs": 2},
-        test_size=40,
-        audit="test",
-        by=("color",),
-        rounds=3,
-        seeds=(0, 1),
-    )
-
-
-def study(folder: Path, of: RunConfig) -> Study:
-    run_seeds(of, folder, processes=1)
-    kept, records = read_study(folder)
-    return Study(folder, kept, records, table_of(kept, records), tracked(kept, records))
+def study(folder: Path, **acquire: object) -> Study:
+    run_seeds(letters(120, 40, **acquire), folder, processes=1)
+    return read(folder)
 
 
 @pytest.fixture(scope="module")
 def bald(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    return study(tmp_path_factory.mktemp("bald"), config(probe=30))
+    return study(tmp_path_factory.mktemp("bald"), probe=30)
 
 
 def section(of: Study) -> Section:
@@ -93,7 +76,7 @@ def test_labels_until_an_accuracy_is_reached(bald: Study) -> None:
 
 
 def test_a_random_choice_has_no_uncertainty_to_draw(tmp_path: Path) -> None:
-    found = section(study(tmp_path / "r", config(heuristic="random")))
+    found = section(study(tmp_path / "r", heuristic="random"))
     assert not any("BALD" in figure for figure in found.figures)
     assert len(found.figures) == 6
 

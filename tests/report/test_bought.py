@@ -8,12 +8,11 @@ import pytest
 
 from evenloop import worlds
 from evenloop.config import RunConfig
-from evenloop.report.page import write_report
+from evenloop.report.page import read, write_report
 from evenloop.report.people import hidden
 from evenloop.report.sections import bought, samples
 from evenloop.report.study import Study
-from evenloop.study.compare import table_of, tracked
-from evenloop.study.seeds import read_study, run_seeds
+from evenloop.study.seeds import run_seeds
 
 
 def config(**other: object) -> RunConfig:
@@ -35,8 +34,7 @@ def config(**other: object) -> RunConfig:
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     folder = tmp_path_factory.mktemp("letters")
     run_seeds(config(), folder, processes=1)
-    kept, records = read_study(folder)
-    return Study(folder, kept, records, table_of(kept, records), tracked(kept, records))
+    return read(folder)
 
 
 def with_config(study: Study, **changes: object) -> Study:
@@ -73,7 +71,7 @@ def test_no_face_of_a_person_is_shown(study: Study) -> None:
         assert "data:image" not in str(found)
 
 
-def test_rows_of_other_loops_are_hidden_too(study: Study, tmp_path: Path) -> None:
+def test_rows_of_other_loops_are_hidden_too(tmp_path: Path) -> None:
     """As the runner keeps them by default: no cell beside the pictures."""
     import torch
 
@@ -82,8 +80,7 @@ def test_rows_of_other_loops_are_hidden_too(study: Study, tmp_path: Path) -> Non
         tmp_path,
         processes=1,
     )
-    kept, records = read_study(tmp_path)
-    other = Study(tmp_path, kept, records, table_of(kept, records), tracked(kept, records))
+    other = read(tmp_path)
     assert "cell" not in torch.load(next(tmp_path.rglob("samples/*.pt")), weights_only=True)
     plain = samples.build(other)
     assert plain is not None

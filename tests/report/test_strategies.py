@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from acquire_kit import letters
 from evenloop.config import RunConfig
 from evenloop.report import acquired
 from evenloop.report.acquired import (
@@ -22,12 +23,12 @@ from evenloop.report.acquired import (
 )
 from evenloop.report.arms import write_arms
 from evenloop.report.intervals import Interval
+from evenloop.report.page import read
 from evenloop.report.panels import Curve, Steps, bars_figure, curves_figure, steps_figure
 from evenloop.report.sections import Section
 from evenloop.report.strategies import _enriched, strategy_sections
 from evenloop.report.study import Study
-from evenloop.study.compare import table_of, tracked
-from evenloop.study.seeds import read_study, run_seeds
+from evenloop.study.seeds import run_seeds
 
 ARMS: dict[str, dict[str, object]] = {
     "random": {"heuristic": "random"},
@@ -37,18 +38,7 @@ ARMS: dict[str, dict[str, object]] = {
 
 
 def config(**acquire: object) -> RunConfig:
-    return RunConfig(
-        name="letters",
-        world={"name": "letters", "train": 150, "test": 60, "size": 16},
-        loop=[{"acquire": {"initial": 20, "query": 15, "draws": 3, "probe": 20, **acquire}}],
-        net={"name": "dropout-mlp", "hidden": [8]},
-        recipe={"optimizer": "adam", "lr": 1e-2, "batch": 8, "epochs": 2},
-        test_size=60,
-        audit="test",
-        by=("color",),
-        rounds=3,
-        seeds=(0, 1, 2),
-    )
+    return letters(150, 60, seeds=(0, 1, 2), query=15, probe=20, **acquire)
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +53,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def studies(folders: Mapping[str, Path]) -> dict[str, Study]:
-    found = {}
-    for arm, folder in folders.items():
-        kept, records = read_study(folder)
-        table, track = table_of(kept, records), tracked(kept, records)
-        found[arm] = Study(folder, kept, records, table, track)
-    return found
+    return {arm: read(folder) for arm, folder in folders.items()}
 
 
 def titles(section: Section) -> list[str]:

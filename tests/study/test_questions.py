@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from acquire_kit import letters
 from evenloop.build import assemble
 from evenloop.cli import app
 from evenloop.commands.questions import ask, label_lines, tell
@@ -19,18 +20,7 @@ from evenloop.study.questions import Question, Questions
 
 
 def config(**acquire: Any) -> RunConfig:
-    return RunConfig(
-        name="letters",
-        world={"name": "letters", "train": 60, "test": 10, "size": 16},
-        loop=[{"acquire": {"initial": 8, "query": 4, "draws": 3, **acquire}}],
-        net={"name": "dropout-mlp", "hidden": [8]},
-        recipe={"optimizer": "adam", "lr": 1e-2, "batch": 8, "epochs": 2},
-        test_size=10,
-        audit="test",
-        by=("color",),
-        rounds=1,
-        seeds=(3,),
-    )
+    return letters(60, 10, rounds=1, seeds=(3,), **{"initial": 8, "query": 4, **acquire})
 
 
 def answer(session: Questions, question: Question) -> Question:
