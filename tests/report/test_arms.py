@@ -76,6 +76,14 @@ def test_levelling_down_names_arm_and_seeds() -> None:
     assert "(seed 0, 1; the few cells" in helped.alarms[0]
 
 
+def test_arms_with_other_groups_are_compared_in_what_they_share() -> None:
+    found = arms("real", "worse")
+    one = found.studies["worse"].records[0].rows[0].counts
+    one["audit"] = Counts(one["audit"].table[:1], ("x",), CLASSES)
+    helped = next(s for s in sections_of(found) if s.title == "Who was helped")
+    assert "(seed 1;" in helped.alarms[0]  # of seed 0 nothing can be said
+
+
 def test_arms_of_a_curve_are_joined_and_marked_by_what_differs() -> None:
     found = arms("real", "shifted", "worse", curves={"by rows": ["shifted", "worse"]})
     plane = next(s for s in sections_of(found) if s.title == "What a smaller gap costs")

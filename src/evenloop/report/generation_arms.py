@@ -58,8 +58,9 @@ def _course(studies: Studies, metrics: Sequence[str]) -> Section:
         "Generation by generation",
         text=[text + BY_JUDGE if judged else text],
         figures=figures,
-        note=f"Bands: {next(iter(studies.values())).limits(thin=not several)}."
-        + (f" {explained(numbers)}" if several else ""),
+        note=f"A mean has 95 % Student limits between seeds. {explained(numbers)}"
+        if several
+        else f"Bands: {next(iter(studies.values())).limits()}.",
         tables=[last_table(ends, ("measure", "arm"))] if several else [],
         summary=[*_sentences(studies, [m for m in wanted if m in (*metrics, JUDGED)])],
     )

@@ -124,11 +124,10 @@ class Study:
         inside = part["value"].dropna().between(0, 1).all()
         return bool(inside and not (part["low"] < 0).any() and not (part["high"] > 1).any())
 
-    def limits(self, *, thin: bool = True) -> str:
-        """What the bands of this study's figures are, in words; `thin` where they hold seeds."""
+    def limits(self) -> str:
+        """What the bands of this study's figures are, in words."""
         n = len(self.records)
         if n > 1:
-            seeds = ", single seeds as thin lines" if thin else ""
-            return f"mean of {n} seeds with 95 % Student limits{seeds}"
+            return f"mean of {n} seeds with 95 % Student limits, single seeds as thin lines"
         items = self.first.counts["audit"].total if "audit" in self.first.counts else 0
         return f"one seed with 95 % limits from {items} audit items; another seed can differ more"
