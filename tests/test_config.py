@@ -265,6 +265,7 @@ class TestMistakes:
             ("hidden=[1", "not readable as YAML"),
             ("humann=3", "unknown key 'humann'; did you mean 'human'?"),
             ("relabel.humann=3", "unknown key 'relabel.humann'; did you mean 'human'?"),
+            ("human.f=3", "human is one value, given as a whole, such as human='{f: ...}'"),
             ("out=there", "the folder is the option --out"),
             ("world=digits", "no world 'digits'"),
             ("rounds=0", "rounds = 0"),

@@ -20,7 +20,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # rng > data > groups > counts > measures > methods > fit > loop > loops > study, report > cli
 HELPERS = {"digest", "extras", "faults", "words"}  # import nothing of ours: anyone may import them
-GROUND = HELPERS | {"rng", "data", "groups"}
+GROUND = HELPERS | {"rng", "schema", "data", "groups"}
 MEASURED = GROUND | {"counts", "measures", "intervals", "shares"}
 METHODS = {"samplers", "objectives", "surgery", "heuristics"}  # usable in a stranger's own loop
 TRAINED = MEASURED | METHODS | {
@@ -28,18 +28,22 @@ TRAINED = MEASURED | METHODS | {
     "roles",
 }  # fmt: skip
 # What a loop may not know, but for the bound.
-KEPT = {"bound", "record", "claims", "population_claim", "audit"}
+KEPT = {"bound", "disk", "record", "claims", "population_claim", "audit"}
 RUN = TRAINED | KEPT | {"world", "loop"}
-ASSEMBLED = RUN | {"rates", "metrics", "worlds", "loops", "presets", "overrides", "config", "build"}
+ASSEMBLED = RUN | {
+    "rates", "metrics", "worlds", "loops", "presets", "inputs", "overrides", "config", "build",
+}  # fmt: skip
 
 MAY_IMPORT: dict[str, set[str]] = {
     **{helper: set() for helper in HELPERS},
     "accumulation": set(),
     "bound": set(),
+    "disk": set(),
     "heads": set(),
     "progress": set(),
     "rng": HELPERS,
-    "data": HELPERS | {"rng"},
+    "schema": HELPERS,
+    "data": HELPERS | {"rng", "schema"},
     "groups": HELPERS | {"rng", "data"},
     "counts": GROUND,
     "measures": GROUND | {"counts", "intervals"},
@@ -60,19 +64,20 @@ MAY_IMPORT: dict[str, set[str]] = {
     "fit": GROUND | METHODS | {"seams", "recipe", "optimizer", "augment"},
     "audit": MEASURED | {"fit", "readings", "seams", "heuristics"},
     "world": GROUND | METHODS | {"seams", "recipe", "fit"},
-    "record": MEASURED,
+    "record": MEASURED | {"disk"},
     "claims": MEASURED | {"record", "bound"},
     "population_claim": MEASURED | {"record", "claims"},
     "loop": RUN - {"models"},
     "worlds": TRAINED | {"loop", "readings", "scorers", "texts"},
     "loops": TRAINED | {"world", "loop", "bound"},  # no audit, record, claims or other loop
+    "inputs": {"words"},
+    "parts": RUN | {"inputs"},
     "overrides": (ASSEMBLED - {"config", "build"}) | {"parts"},
     "config": ASSEMBLED - {"build"},
-    "parts": ASSEMBLED - {"build"},
     "sources": ASSEMBLED - {"build"},
     "build": ASSEMBLED | {"parts", "sources"},
     "study": ASSEMBLED | {"progress"},
-    "report": RUN | {"metrics", "config", "study", "worlds"},
+    "report": RUN | {"metrics", "inputs", "config", "study", "worlds"},
     "commands": ASSEMBLED | {"study", "report", "progress"},
     "cli": ASSEMBLED | {"study", "report", "progress", "commands"},
     "__main__": {"cli"},

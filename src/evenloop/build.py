@@ -14,9 +14,10 @@ from torch.nn.modules.dropout import _DropoutNd as Dropout
 from evenloop import loops, models, parts
 from evenloop.audit import Audit
 from evenloop.claims import Claim, ExcessGapClaim, FeedbackClaim
-from evenloop.config import ConfigError, RunConfig, buys_selected, construct, known
+from evenloop.config import RunConfig, buys_selected
 from evenloop.data import GroupedData
 from evenloop.fit import TrainsItself
+from evenloop.inputs import ConfigError, construct, known
 from evenloop.loop import Loop, World, chain, check_labels
 from evenloop.models import Pixels
 from evenloop.population_claim import PopulationClaim

@@ -8,22 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from evenloop.overrides import ConfigError, apply, merged, pairs, read_file, shaped
+from evenloop.inputs import ConfigError, first_error
+from evenloop.overrides import apply, merged, pairs, read_file, shaped
 from evenloop.words import nearest
 
 __all__ = [
@@ -31,15 +24,12 @@ __all__ = [
     "ConfigError",
     "RunConfig",
     "buys_selected",
-    "construct",
-    "known",
     "load",
     "pairs",
     "preset_folder",
     "preset_names",
 ]
 
-T = TypeVar("T")
 # A folder's name: it may not lead out of the folder it is made in.
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 MOST_SEED = 2**63 - 1
@@ -145,38 +135,6 @@ def buys_selected(config: RunConfig) -> bool:
     return any(kind != ("random", "none") for kind in kinds)
 
 
-def known(name: str, names: Iterable[str], what: str) -> None:
-    """Raise `ConfigError` with the nearest of `names` unless `name` is one; `what` is its key."""
-    names = list(names)
-    if name not in names:
-        raise ConfigError(f"{what}={name!r} is not known; {nearest(name, names)}")
-
-
-def construct(cls: type[T], values: Mapping[str, Any], where: str) -> T:
-    """A dataclass from plain values, types checked and unknown keys refused with near misses.
-
-    Raises:
-        ConfigError: naming the first wrong field.
-    """
-    known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
-    for key in values:
-        if key not in known:
-            raise ConfigError(f"{where} has no field {key!r}; {nearest(key, known)}")
-    try:
-        return TypeAdapter(cls).validate_python(dict(values))
-    except ValidationError as error:
-        raise ConfigError(_first(error, where)) from None
-
-
-def _first(error: ValidationError, where: str) -> str:
-    first = error.errors()[0]
-    path = ".".join(str(p) for p in (where, *first["loc"]) if p not in ("", "function-after"))
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "value_error":
-        return f"{where}: {message}"
-    return f"{path} = {first['input']!r}: {message}"
-
-
 def preset_folder() -> Path:
     """Where the packaged presets lie."""
     return Path(str(resources.files("evenloop"))) / "presets"
@@ -261,4 +219,4 @@ def _checked(raw: dict[str, Any]) -> RunConfig:
     try:
         return RunConfig.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(_first(error, "")) from None
+        raise ConfigError(first_error(error, "")) from None

@@ -14,9 +14,10 @@ from typing import Any
 
 import yaml
 
+from evenloop.inputs import ConfigError
 from evenloop.words import nearest
 
-__all__ = ["ConfigError", "apply", "merged", "pairs", "read_file", "read_yaml", "shaped"]
+__all__ = ["apply", "merged", "pairs", "read_file", "read_yaml", "shaped"]
 
 ALIASES = {
     "data": "world.name",
@@ -31,10 +32,6 @@ ELSEWHERE = {
     "processes": "the number of processes is the option --processes",
     "quiet": "plain lines are the option --quiet",
 }
-
-
-class ConfigError(ValueError):
-    """Wrong input, found before any work was started."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -238,9 +235,17 @@ def _place(raw: dict[str, Any], key: str, top: frozenset[str]) -> tuple[dict[str
         raise ConfigError(f"{key!r} is ambiguous: write {choices}")
     if not matches or (leaf not in sections[matches[0]] and matches[0] != "net"):
         known = sections[matches[0]] if matches else set().union(*sections.values(), ALIASES)
-        hint = ELSEWHERE.get(key) or nearest(leaf, known)
+        hint = ELSEWHERE.get(key) or _as_a_whole(head, leaf, sections) or nearest(leaf, known)
         raise ConfigError(f"unknown key {key!r}; {hint}")
     return _section(raw, matches[0]), leaf
+
+
+def _as_a_whole(head: str, leaf: str, sections: Mapping[str, set[str]]) -> str:
+    """How the field that `head` names is given, where it is one: a value has no dots inside."""
+    field = head.rpartition(".")[2]
+    if not any(field in known for known in sections.values()):
+        return ""
+    return f"{field} is one value, given as a whole, such as {head}='{{{leaf}: ...}}'"
 
 
 def _sections(raw: Mapping[str, Any], top: frozenset[str]) -> dict[str, set[str]]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from evenloop.config import ConfigError, construct
+from evenloop.inputs import ConfigError, construct
 from evenloop.objectives.group_dro import GroupDRO
 from evenloop.objectives.reweight import Reweight
 from evenloop.samplers.quota import Fill, Quota

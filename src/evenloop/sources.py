@@ -8,8 +8,9 @@ from functools import lru_cache
 from typing import Any
 
 from evenloop import worlds
-from evenloop.config import ConfigError, RunConfig, construct, known
+from evenloop.config import RunConfig
 from evenloop.data import GroupedData
+from evenloop.inputs import ConfigError, construct, known
 from evenloop.readings import HasStructure, Structured
 from evenloop.worlds.features import EMBEDDINGS, Embedding
 from evenloop.worlds.generated import apart, as_generated, with_weights

@@ -56,6 +56,6 @@ def register(data: typer.Typer, border: Border, fail: Callable[[str, int], NoRet
         """Read a data set whole and show its size, classes and groups."""
         with border():
             from evenloop import worlds
-            from evenloop.config import pairs
+            from evenloop.overrides import pairs
 
             typer.echo(worlds.summary(worlds.build(name, **pairs(settings or [])).load()))

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from evenloop.build import assemble
-from evenloop.config import ConfigError, RunConfig
+from evenloop.config import RunConfig
+from evenloop.inputs import ConfigError
 from evenloop.loops.mix import Mix
 from evenloop.rng import Rng
 from evenloop.worlds.generated import write_generated

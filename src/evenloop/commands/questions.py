@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from evenloop.config import ConfigError, RunConfig
+from evenloop.config import RunConfig
+from evenloop.inputs import ConfigError
 from evenloop.study.questions import Question, Questions
 from evenloop.words import nearest
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from evenloop.config import ConfigError, RunConfig, load, preset_names
+from evenloop.config import RunConfig, load, preset_names
+from evenloop.inputs import ConfigError
 
 __all__ = ["command_of"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import jinja2
 
 from evenloop import __version__
-from evenloop.config import ConfigError
+from evenloop.inputs import ConfigError
 from evenloop.record import write_atomically
 from evenloop.report.sections import Section, build_all
 from evenloop.report.study import Study

@@ -12,7 +12,8 @@ import pandas as pd
 
 from evenloop import metrics
 from evenloop.claims import TrainOn
-from evenloop.config import ConfigError, RunConfig
+from evenloop.config import RunConfig
+from evenloop.inputs import ConfigError
 from evenloop.intervals import Runs, across_runs, paired_runs
 from evenloop.record import Record
 from evenloop.shares import ALIKE

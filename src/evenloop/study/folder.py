@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from evenloop import __version__
-from evenloop.config import ConfigError, RunConfig
+from evenloop.config import RunConfig
 from evenloop.digest import source_digest
+from evenloop.inputs import ConfigError
 from evenloop.record import Record, write_atomically
 from evenloop.study.links import unlinked
 

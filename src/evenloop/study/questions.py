@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from evenloop.build import Job, assemble
-from evenloop.config import ConfigError, RunConfig, construct
+from evenloop.config import RunConfig
 from evenloop.data import GroupedData
+from evenloop.inputs import ConfigError, construct
 from evenloop.loop import State
 from evenloop.loops.acquire import Acquire
 from evenloop.record import write_atomically

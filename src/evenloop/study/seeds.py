@@ -29,7 +29,8 @@ from typing import Any, Literal
 import torch
 
 from evenloop.build import Job, assemble
-from evenloop.config import ConfigError, RunConfig
+from evenloop.config import RunConfig
+from evenloop.inputs import ConfigError
 from evenloop.loop import run
 from evenloop.record import Record
 from evenloop.rng import Rng

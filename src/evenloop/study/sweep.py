@@ -26,7 +26,8 @@ from typing import Any
 
 import yaml
 
-from evenloop.config import ConfigError, RunConfig, load, preset_folder
+from evenloop.config import RunConfig, load, preset_folder
+from evenloop.inputs import ConfigError
 from evenloop.overrides import read_file
 from evenloop.words import nearest
 
