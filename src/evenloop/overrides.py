@@ -235,7 +235,8 @@ def _place(raw: dict[str, Any], key: str, top: frozenset[str]) -> tuple[dict[str
         raise ConfigError(f"{key!r} is ambiguous: write {choices}")
     if not matches or (leaf not in sections[matches[0]] and matches[0] != "net"):
         known = sections[matches[0]] if matches else set().union(*sections.values(), ALIASES)
-        hint = ELSEWHERE.get(key) or _as_a_whole(head, leaf, sections) or nearest(leaf, known)
+        whole = "" if matches else _as_a_whole(head, leaf, sections)
+        hint = ELSEWHERE.get(key) or whole or nearest(leaf, known)
         raise ConfigError(f"unknown key {key!r}; {hint}")
     return _section(raw, matches[0]), leaf
 
