@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from evenloop.data import GroupedData, Origin
 from evenloop.loop import State, run
 from evenloop.loops.regenerate import Regenerate
 from evenloop.models.vae import small_vae
 from evenloop.record import Record
 from evenloop.rng import Rng
-from regenerate_kit import SMALL, image_world
+from regenerate_kit import SMALL, image_world, squares
 
 
 def started(**fields: Any) -> Callable[[], State]:
@@ -65,7 +66,7 @@ class Drawn(nn.Module):
         ),
         ({"generator_lr": 0.0}, "lr must be"),
         ({"natural": 500}, "the world has 180 rows"),
-        ({"validation": 180}, "leaves none of 180 rows"),
+        ({"validation": 180}, "leaves none of 180 natural rows"),
         ({"ideal": (0.5, 0.5)}, "one share for each of 4 strata"),
         ({"generator": "vae28"}, "size must be 28"),
         ({"generator": "vea28"}, "did you mean 'vae28'"),
@@ -89,6 +90,19 @@ def test_bad_fields_are_named_before_anything_is_trained(fields: Any, match: str
     started(annotator_epochs=1, annotator_batch=1, annotator_floor=1.0, synthetic=0.0)()
     started(generator_options={"cells": 4})()
     started(generator=lambda **shape: Drawn(2, 8, 8))()
+
+
+def test_rows_that_an_earlier_loop_generated_are_not_natural_ones() -> None:
+    world, _ = image_world()
+    rows = squares(20, seed=5)
+    color = {"color": rows.attribute("color")}
+    made = GroupedData.of(rows.x, rows.y, color, rows.schema, origin=Origin.GENERATED)
+    mixed = State(world.data.take(range(30)).append(made))
+    with pytest.raises(ValueError, match="validation=30 leaves none of 30 natural rows"):
+        Regenerate(validation=30, **SMALL).init(world, mixed, Rng.of(0))
+    with pytest.raises(ValueError, match="leaves none of 0 natural rows"):
+        Regenerate(**SMALL).init(world, State(made), Rng.of(0))
+    Regenerate(validation=29, **SMALL).init(world, mixed, Rng.of(0))
 
 
 def test_groups_are_needed() -> None:

@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
-from evenloop.data import GroupedData
+from evenloop.data import GroupedData, Origin
 from evenloop.groups import LABEL, GroupIndex
 from evenloop.loop import Loop, Notes, State, World
 from evenloop.loops._regenerate import KEY, Generation
@@ -207,8 +207,9 @@ class Regenerate(Loop):
 
     def _check(self, world: World, data: GroupedData) -> None:
         """What the data contradicts, before anything is trained; a lost stratum is announced."""
-        if self.validation >= len(data):
-            raise ValueError(f"validation={self.validation} leaves none of {len(data)} rows")
+        natural = int((data.origin != int(Origin.GENERATED)).sum())
+        if self.validation >= natural:
+            raise ValueError(f"validation={self.validation} leaves none of {natural} natural rows")
         groups = group_columns(world, data)
         if self.judge == "validation":
             Natural.of(world, data, self.validation).check_judge()
