@@ -113,3 +113,11 @@ def test_rows_of_a_run_are_in_an_order_of_its_seed(file: str) -> None:
     rows = [assemble(config(file), seed).world.data.row.tolist() for seed in (0, 1, 0)]
     assert rows[0] == rows[2] != rows[1]
     assert rows[0] != sorted(rows[0])
+
+
+def test_a_heuristic_that_no_draw_of_the_net_can_answer_is_refused(file: str) -> None:
+    asks = "loop=[{acquire: {initial: 50, query: 20}}]"
+    with pytest.raises(ConfigError, match="'bald' with posterior='dropout' needs a net with drop"):
+        check(config(file, "track=null", asks))
+    assert check(config(file, "track=null", asks, "net={name: dropout-mlp}")) == ()
+    assert check(config(file, "track=null", asks, "posterior=ensemble")) == ()

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.dropout import _DropoutNd as Dropout
 
 from evenloop import loops, models, parts
 from evenloop.audit import Audit
@@ -17,6 +16,7 @@ from evenloop.claims import Claim, ExcessGapClaim, FeedbackClaim
 from evenloop.config import RunConfig, buys_selected
 from evenloop.data import GroupedData
 from evenloop.fit import TrainsItself
+from evenloop.heuristics.posterior import draws_differ
 from evenloop.inputs import ConfigError, construct, known
 from evenloop.loop import Loop, World, chain, check_labels
 from evenloop.models import Pixels
@@ -25,8 +25,9 @@ from evenloop.readings import Structured, padded
 from evenloop.recipe import RECIPES, Recipe
 from evenloop.record import kept_models
 from evenloop.rng import Rng
-from evenloop.seams import Writes, check_separable, reads_labels
+from evenloop.seams import Writes, check_separable
 from evenloop.sources import generated, rows
+from evenloop.trial import check_net
 from evenloop.worlds.images import pixel_moments
 from evenloop.worlds.prepare import holdout, imbalanced
 
@@ -166,7 +167,7 @@ def check(config: RunConfig) -> tuple[str, ...]:
     try:
         state = job.loop.init(job.world, None, Rng.of(0).at("check"))
         _try(job, config)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise ConfigError(str(error)) from None
     except RuntimeError as error:
         shape = tuple(job.world.data.x.shape[1:])
@@ -190,22 +191,17 @@ def _try(job: Job, config: RunConfig) -> None:
         ValueError, RuntimeError: what training would end with.
     """
     world = job.world
-    few, net = world.data.take([0, 1]), world.net(Rng.of(0).at("check"))
+    net, few = check_net(world, f"net={config.net['name']!r}"), world.data.take([0, 1])
     groups = world.groups(few)
     if world.sampler is not None:
         next(iter(world.sampler().epoch(few, groups, batch=2, rng=Rng.of(0))))
     if world.recipe.micro_batch is not None and world.objective is not None:
         check_separable(world.objective(), world.recipe.micro_batch)
-    if config.audit_draws > 1 and not any(isinstance(m, Dropout) for m in net.modules()):
+    if config.audit_draws > 1 and not draws_differ(net, few.x):
         raise ValueError(
             f"audit_draws={config.audit_draws} needs a net with dropout, and net="
             f"{config.net['name']!r} has none: all draws would be equal; set audit_draws=0"
         )
-    if isinstance(net, TrainsItself):
-        return
-    shown = (few.x, few.y) if reads_labels(net) else (few.x,)
-    with torch.inference_mode():
-        net.eval()(*shown)
     if few.schema.structure is not None and isinstance(net, Writes):
         padded(job.loop.write(net, few.x, Rng.of(0)), few.schema.structure)
 

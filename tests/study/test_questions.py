@@ -233,3 +233,12 @@ def test_plans_in_lines() -> None:
     with pytest.raises(ConfigError, match="name=labelled"):
         next(label_lines(0.2, rate=0.5, level=0.05, power=0.8, groups="f20"))
     assert load("acquire-cpu").loop[0]["acquire"]["query"] == 60
+
+
+def test_a_net_whose_draws_are_all_equal_is_told_before_anything_is_asked(tmp_path: Path) -> None:
+    certain = config().model_copy(update={"net": {"name": "mlp", "hidden": [8]}})
+    with pytest.raises(ValueError, match="heuristic='bald' with posterior='dropout' needs a net"):
+        Questions.open(tmp_path / "s", certain).ask()
+    assert not (tmp_path / "s" / "question.json").exists()
+    able = config(posterior="ensemble").model_copy(update={"net": certain.net})
+    assert len(Questions.open(tmp_path / "t", able).ask().rows) == 8

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from evenloop.heuristics.split import Split, random_layers, split
+from evenloop.heuristics.split import DROPOUT, Split, random_layers, split
 from evenloop.rng import Rng
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "Posterior",
     "check_budget",
     "draw_pool",
+    "draws_differ",
     "item_batches",
     "score_pool",
 ]
@@ -144,6 +145,27 @@ def check_budget(samples: int, rows: int) -> None:
         raise ValueError(f"samples and rows must be at least 1, got {samples} and {rows}")
 
 
+def draws_differ(model: nn.Module, x: Tensor) -> bool:
+    """Whether dropout masks can change what `model` says about inputs `x` (B, ...).
+
+    A layer counts, and so does a call of `torch.nn.functional.dropout` in a net that can be traced
+    on `x`; one with p = 0 does not.
+
+    >>> draws_differ(torch.nn.Sequential(torch.nn.Dropout(0.5)), torch.ones(2, 3))
+    True
+    >>> draws_differ(torch.nn.Sequential(torch.nn.Dropout(0.0)), torch.ones(2, 3))
+    False
+    """
+    if _active(random_layers(model, DROPOUT).values()):
+        return True
+    with _evaluating(model):
+        return _active(split(model, _placed(model, x)).random.values())
+
+
+def _active(layers: Iterable[nn.Module]) -> bool:
+    return any(getattr(layer, "p", 0.0) > 0 for layer in layers)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class MCDropout(Posterior):
     """Draws by dropout masks at prediction time.
@@ -195,8 +217,7 @@ class MCDropout(Posterior):
 
 
 def _warn_if_certain(made: Split, samples: int) -> None:
-    rates = [getattr(layer, "p", 0.0) for layer in made.random.values()]
-    if samples > 1 and not any(rate > 0 for rate in rates):
+    if samples > 1 and not _active(made.random.values()):
         warnings.warn(
             "the model has no active dropout layer: all draws are equal and BALD is 0 for every "
             "item; use a model with dropout, an ensemble, or another heuristic",

@@ -34,6 +34,7 @@ from evenloop.rng import Rng
 __all__ = [
     "BINS",
     "DRAWING",
+    "SPREAD",
     "TOGETHER",
     "auroc",
     "balance_groups",
@@ -50,6 +51,7 @@ __all__ = [
 
 BINS = 20
 DRAWING = ("batch-bald", "epig", *SCORES)  # these read a posterior, the others one model
+SPREAD = ("bald", "variance", "batch-bald", "epig")  # 0 for every item if all draws are equal
 TOGETHER = ("batch-bald", "epig", "badge", "core-set", *STRATEGIES)
 
 

@@ -7,10 +7,13 @@ from math import inf, isfinite
 from typing import Any
 
 import torch
+from torch import nn
 
 from evenloop.data import Schema
+from evenloop.heads import find_head
+from evenloop.heuristics.posterior import draws_differ
 from evenloop.loop import World
-from evenloop.loops._acquire import TOGETHER
+from evenloop.loops._acquire import DRAWING, SPREAD, TOGETHER
 from evenloop.loops._acquire_watch import sensitive_columns
 from evenloop.rng import Rng
 from evenloop.words import nearest
@@ -63,6 +66,11 @@ def check_fields(of: Mapping[str, Any]) -> None:
             f"stop_below={of['stop_below']:g} reads the pool's mean score and heuristic "
             f"{of['heuristic']!r} has none; set stop_below=0 or a heuristic such as 'bald'"
         )
+    if of["heuristic"] in SPREAD and of["draws"] == 1:
+        raise ValueError(
+            f"heuristic {of['heuristic']!r} reads how draws differ and draws=1 makes one: every "
+            "score would be 0; set draws=20, or heuristic='entropy'"
+        )
     plateau, worst = of["stop_plateau"], of["stop_worst"]
     if (plateau or worst) and not (of["stop_rows"] and of["trains"]):
         raise ValueError(
@@ -102,7 +110,7 @@ def _range(low: float, high: float) -> str:
 def check_world(of: Mapping[str, Any], world: World) -> None:
     """Raise `ValueError` where the fields of an `Acquire` do not fit this world.
 
-    With `adv_head` and an adversary one model is built, to see whether it has that module.
+    One model is built where its parts decide: for draws of a posterior, or for `adv_head`.
     """
     groups = world.groups(world.data)
     for name in BY_GROUP:
@@ -119,6 +127,8 @@ def check_world(of: Mapping[str, Any], world: World) -> None:
             f"{', '.join(f'{name}={of[name]}' for name in users)}: needs an attribute; add one to "
             "by or balance_by"
         )
+    if of["heuristic"] in DRAWING and of["posterior"] != "ensemble":
+        _check_draws(of, world)
     if not of["adv_weight"]:
         return
     for name in of["adv_attributes"] or by:
@@ -138,6 +148,27 @@ def check_world(of: Mapping[str, Any], world: World) -> None:
                 f"adv_head names no module of the model: {of['adv_head']!r}; "
                 f"{nearest(of['adv_head'], known)}"
             )
+
+
+def _check_draws(of: Mapping[str, Any], world: World) -> None:
+    """Whether the net has what the posterior draws: dropout, or linear layers."""
+    model, posterior = world.build("classifier", Rng.of(0)), of["posterior"]
+    linear = [m for m in model.modules() if isinstance(m, nn.Linear)]
+    if posterior == "dropout":
+        # entropy, margin and certainty also mean something of one net
+        able = of["heuristic"] not in SPREAD or draws_differ(model, world.data.x[:2])
+        needs = "dropout of a rate above 0"
+    elif posterior == "laplace":
+        able, needs = bool(linear) and isinstance(find_head(model), nn.Linear), "a linear head"
+    else:
+        able, needs = bool(linear), "a linear layer"
+    if not able:
+        raise ValueError(
+            f"heuristic={of['heuristic']!r} with posterior={posterior!r} needs a net with {needs}, "
+            f"and {type(model).__name__} has none: no two draws would differ; take such a net "
+            "(net=dropout-mlp, say), posterior='ensemble', or a heuristic that reads one model "
+            "('random', 'badge'; with posterior='dropout' also 'entropy')"
+        )
 
 
 def _check_names(field: str, values: Mapping[str, float], groups: Sequence[str]) -> None:

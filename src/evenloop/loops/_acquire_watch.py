@@ -13,6 +13,7 @@ from evenloop.counts import Counts
 from evenloop.data import GroupedData
 from evenloop.fit import predict
 from evenloop.groups import LABEL, TRUTH, GroupIndex
+from evenloop.heuristics.uncertainty import SCORES
 from evenloop.intervals import wilson
 from evenloop.loop import State, World
 
@@ -27,6 +28,7 @@ __all__ = [
     "rare_cells",
     "sensitive_columns",
     "shown",
+    "tied",
     "validated",
 ]
 
@@ -35,6 +37,8 @@ RARE, STARVED = 0.5, 0.8
 # An accuracy of fewer validation rows than this says nothing that a run should stop for.
 LEAST_VALIDATED = 10
 SHOWN = 24
+# Scores are sums of a few float64 numbers of at most ln C: less than this apart is rounding.
+ROUNDING = 1e-12
 Values = dict[str, float | int | str]
 
 
@@ -113,6 +117,32 @@ def enrichment_notes(
         f"{heuristic} {'starves' if sure else 'may starve'} the rare cells ({cells}): {got} bought "
         f"where a random choice would have bought {share * n:.0f}, enrichment {ratio:.2f} "
         f"[{low:.2f}, {high:.2f}]{'' if sure else f', not told from chance by {n} labels'}",
+    )
+
+
+def tied(heuristic: str, scores: Tensor, chosen: Tensor, *, top: bool) -> tuple[str, ...]:
+    """An alarm where the scores (M,) could not decide which items were `chosen` (q,), or none.
+
+    With `top` the chosen ones have the highest scores, and a tie of all of them with items left
+    out is told; otherwise quotas or a draw had their say, and only a tie of the whole pool is.
+
+    >>> tied("bald", torch.tensor([0.0, 0.0, 0.0]), torch.tensor([1]), top=True)[0]
+    "bald cannot tell the items of this query apart: 3 of 3 items have the score 0 ...
+    """
+    if heuristic not in SCORES or not 0 < len(chosen) < len(scores):
+        return ()
+    read = scores[chosen] if top else scores
+    high = float(read.max())
+    near = ROUNDING * max(1.0, abs(high))
+    alike = (scores - high).abs() <= near
+    if high - float(read.min()) > near or int(alike.sum()) <= len(chosen):
+        return ()
+    exact = bool((scores[alike] == high).all())
+    how = "chance, drawn with the run's seed" if exact else "rounding errors of the arithmetic"
+    return (
+        f"{heuristic} cannot tell the items of this query apart: {int(alike.sum())} of "
+        f"{len(scores)} items have the score {high:.4g} (within {ROUNDING:g}), so which "
+        f"{len(chosen)} of them were asked about is {how}, not {heuristic}'s choice",
     )
 
 

@@ -54,6 +54,7 @@ from evenloop.loops._acquire_watch import (
     rare_cells,
     sensitive_columns,
     shown,
+    tied,
     validated,
 )
 from evenloop.objectives.gradient_reversal import AdversarialObjective
@@ -201,7 +202,7 @@ class Acquire(Loop):
         data, shelf = world.data, shelf_of(world.data)
         columns, taken = group_columns(world.by), self._taken(shelf, state)
         groups = shelf.by(data, columns).index
-        asked, moments, values = self.propose(world, state, rng)
+        asked, moments, values, ties = self.propose(world, state, rng)
         there, truth = groups.take(asked), data.truth[asked].cpu()
         y = labels_given(truth, there, data.schema, self.noise, rng.at("noise"))
         wait = torch.tensor([self.delay.get(name, 0) for name in groups.names])
@@ -222,12 +223,12 @@ class Acquire(Loop):
         labelled = GroupIndex.of(state.data, cell_columns(world.by))
         more, alarms = enrichment_notes(self.heuristic, cells.count, labelled, state.data.born)
         samples = shown(data, asked, y, round, cells.index)
-        return state, Notes(values | more, counts, moments, alarms, samples=samples)
+        return state, Notes(values | more, counts, moments, ties + alarms, samples=samples)
 
     def propose(
         self, world: World, state: State, rng: Rng
-    ) -> tuple[Tensor, dict[str, Moments], dict[str, float | int | str]]:
-        """Positions (q,) of the rows to ask about next, and what was seen of the pool.
+    ) -> tuple[Tensor, dict[str, Moments], dict[str, float | int | str], tuple[str, ...]]:
+        """Positions (q,) of the rows to ask about next, what was seen of the pool, and alarms.
 
         Reads no label that has not been bought, but to sort what is reported by cell and for
         `balance="cell"`. Without scores the cost does not grow with the pool.
@@ -235,14 +236,17 @@ class Acquire(Loop):
         shelf = shelf_of(world.data)
         taken, generator = self._taken(shelf, state), rng.at("choose").gen()
         if self.heuristic == "random" and not self.balance.startswith("predicted"):
-            return self._at_random(world, state, shelf, taken, generator), {}, {}
+            return self._at_random(world, state, shelf, taken, generator), {}, {}, ()
         if self.pool_subsample:
             quota, some = torch.tensor([self.pool_subsample]), rng.at("subsample").gen()
             pool = draw_cells(shelf.by(world.data, ()), taken, quota, some)
         else:
             pool = shelf.free(taken)
         scores, moments, values = self._scores(world, state, pool, rng)
-        return pool[self._choose(world, state, pool, scores, rng.at("choose"))], moments, values
+        chosen = self._choose(world, state, pool, scores, rng.at("choose"))
+        plain = self.balance == "none" and not self.plan_gap and self.stochastic == "none"
+        alarms = tied(self.heuristic, scores, chosen, top=plain)
+        return pool[chosen], moments, values, alarms
 
     def train(self, world: World, state: State, rng: Rng) -> State:
         """The state with models trained on its rows."""

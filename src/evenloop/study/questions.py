@@ -211,7 +211,7 @@ class Questions:
         start = {"start": self._rng("init", "start").seed}
         blind = _without_truth(job)
         state = loop.train(blind.world, State(self.labelled(blind), {}, start), rng)
-        asked, _, _ = loop.propose(blind.world, state, rng)
+        asked, *_ = loop.propose(blind.world, state, rng)
         return blind.world.data.row[asked]
 
     def _rng(self, *path: str | int) -> Rng:
