@@ -55,6 +55,10 @@ def test_a_round_that_no_seed_has_a_value_for_is_nan() -> None:
     line = middle("a", seeds(NAN, NAN))
     assert line.value[0] == 0.5
     assert np.isnan(line.value[1])
+    nothing = [np.full(2, NAN)] * 5
+    assert np.isnan(middle("a", nothing).value).all()
+    svg = median_figure("t", {"a": nothing, "b": seeds(1, 2, 3, 4, 5)}, ylabel="y")
+    assert 'aria-label="t: median of 5 seeds: b from 0.5 to 3"' in svg
 
 
 def test_every_figure_says_of_how_many_seeds() -> None:
@@ -73,6 +77,15 @@ def study(*values: float) -> Study:
     line = Line("a", mean, mean - 1, mean + 1, tuple(found))
     fake: Any = SimpleNamespace(line=lambda *_: line, curves=lambda *_: found)
     return cast(Study, fake)
+
+
+def test_an_arm_without_a_value_leaves_the_others_theirs() -> None:
+    arms = {"a": study(NAN, NAN), "b": study(1, 2)}
+    assert len(course_figures("t", arms, "m", "audit", ylabel="y")) == 2
+    lost: Any = SimpleNamespace(
+        line=lambda *_: Line("c", np.full(2, NAN)), curves=lambda *_: [np.full(2, NAN)] * 2
+    )
+    assert len(course_figures("t", {"c": lost}, "m", "audit", ylabel="y")) == 2
 
 
 def test_means_and_medians_stand_side_by_side_on_one_scale() -> None:

@@ -96,8 +96,7 @@ def annotators(at: Generation) -> Annotators:
     label = at.world.net(at.rng.at(LABELS, "net"))
     group = _of_groups(at, GROUP)
     if at.kept:
-        found = Annotators(_restored(at, LABELS, label), _restored(at, GROUP, group), _judge(at))
-        return found
+        return Annotators(_restored(at, LABELS, label), _restored(at, GROUP, group), _judge(at))
     asked, cells = _asked(at.data, at.groups)
     recipe = at.loop.annotator_recipe(at.world.recipe)
     at.train(LABELS, label, at.data, at.strata, recipe, Uniform())
@@ -114,10 +113,10 @@ def annotators(at: Generation) -> Annotators:
 
 
 def _judge(at: Generation) -> nn.Module | None:
-    """The judge, trained when it is first asked for.
+    """The judge, trained when it is first asked for, or None.
 
-    On the validation rows it shares none with the annotator that curates, and each of the two is
-    then tried on the rows of the other.
+    Trained on the validation rows it shares none with the annotator that curates; each of the two
+    is then tried on the rows of the other.
     """
     if at.loop.judge == "none":
         return None

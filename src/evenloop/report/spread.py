@@ -36,9 +36,9 @@ def middle(label: str, curves: Sequence[Floats]) -> Line:
     for place, curve in zip(grid, curves, strict=True):
         place[: len(curve)] = curve
     known = (~np.isnan(grid)).sum(0)
-    low, value, high = np.full((3, grid.shape[1]), np.nan)
-    some = known > 0
-    low[some], value[some], high[some] = np.nanquantile(grid[:, some], (0.25, 0.5, 0.75), axis=0)
+    filled = np.where(known > 0, grid, 0.0)  # a quantile of nothing is an error
+    found = np.nanquantile(filled, (0.25, 0.5, 0.75), axis=0)
+    low, value, high = np.where(known > 0, found, np.nan)
     enough = known >= FEWEST
     if not enough.any():
         return Line(label, value, thin=tuple(curves), legible=True)
