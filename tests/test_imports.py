@@ -29,7 +29,7 @@ TRAINED = MEASURED | METHODS | {
 }  # fmt: skip
 # What a loop may not know, but for the bound.
 KEPT = {"bound", "disk", "record", "claims", "population_claim", "audit"}
-RUN = TRAINED | KEPT | {"world", "loop"}
+RUN = TRAINED | KEPT | {"world", "trial", "loop"}
 ASSEMBLED = RUN | {
     "rates", "metrics", "worlds", "loops", "presets", "inputs", "overrides", "config", "build",
 }  # fmt: skip
@@ -67,6 +67,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "record": MEASURED | {"disk"},
     "claims": MEASURED | {"record", "bound"},
     "population_claim": MEASURED | {"record", "claims"},
+    "trial": GROUND | {"world", "audit", "fit", "seams"},
     "loop": RUN - {"models"},
     "worlds": TRAINED | {"loop", "readings", "scorers", "texts"},
     "loops": TRAINED | {"world", "loop", "bound"},  # no audit, record, claims or other loop
@@ -81,7 +82,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "commands": ASSEMBLED | {"study", "report", "progress"},
     "cli": ASSEMBLED | {"study", "report", "progress", "commands"},
     "__main__": {"cli"},
-    "__init__": ASSEMBLED | {"study", "report"},
+    "public": {"loops"},
+    "__init__": {"public"},
 }
 LAZY = (
     "datasets", "detoxify", "diffusers", "efficientnet_lite_pytorch", "h5py", "mlflow",

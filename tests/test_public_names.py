@@ -9,10 +9,13 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import evenloop
+from evenloop import loops
+from evenloop.public import homes
 
 BINDING = (
     "feedback_bound", "stratified_batch", "RatioBatchSampler", "RatioController",
@@ -36,19 +39,58 @@ def test_every_public_name_is_found_where_it_says() -> None:
         assert getattr(evenloop, name) is not None, name
 
 
-def test_names_are_listed_once_in_order_and_for_type_checkers_too() -> None:
+def test_names_are_listed_once_in_the_stub_that_type_checkers_read() -> None:
+    stub = Path(str(evenloop.__file__)).with_suffix(".pyi").read_text(encoding="utf-8")
+    listed = [
+        (alias.name, alias.asname)
+        for node in ast.parse(stub).body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    ]
+    assert all(name == known_as for name, known_as in listed)
+    typed = [name for name, _ in listed]
+    assert len(set(typed)) == len(typed)
+    found = {loops.class_name(verb) for verb in loops.names()}
+    assert {*typed, *found, "__version__"} == set(evenloop.__all__)
+    assert set(LOOPS) <= set(typed)
     assert list(evenloop.__all__) == sorted(set(evenloop.__all__))
-    tree = ast.parse(Path(str(evenloop.__file__)).read_text(encoding="utf-8"))
-    typed = {
-        alias.name
-        for node in tree.body
-        if isinstance(node, ast.If)
-        for statement in node.body
-        if isinstance(statement, ast.ImportFrom)
-        for alias in statement.names
-    }
-    assert typed == set(evenloop.__all__) - {"__version__"}
     assert set(dir(evenloop)) == set(evenloop.__all__)
+
+
+def test_names_are_read_off_a_stub_and_loops_off_their_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loops, "names", lambda: ["relabel", "self_train"])
+    found = homes("import os\nfrom evenloop.rng import Rng as Rng\n\n__version__: str\n")
+    assert found == {
+        "Relabel": "evenloop.loops.relabel",
+        "SelfTrain": "evenloop.loops.self_train",
+        "Rng": "evenloop.rng",
+    }
+
+
+def test_a_name_of_several_words_is_found_by_its_file(tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "self_train.py").write_text("class SelfTrain:\n    pass\n")
+    (tmp_path / "self_made.py").write_text("class Selfmade:\n    pass\n")
+    (tmp_path / "_self.py").write_text("")
+    monkeypatch.setattr(loops, "__path__", [str(tmp_path)])
+    assert loops.names() == ["self_made", "self_train"]
+    assert loops.find("self_train").__name__ == "SelfTrain"
+    with pytest.raises(TypeError, match=r"loops/self_made\.py must hold a class SelfMade"):
+        loops.find("self_made")
+
+
+WORKS_WITH = {
+    "FairBatchSampler": ("CellIndex", "Ratios", "Validation"),
+    "RatioBatchSampler": ("CellIndex", "Ratios"),
+    "RatioController": ("RatioObjective", "Validation"),
+    "bald": ("MCDropout", "score_pool"),
+}
+
+
+@pytest.mark.parametrize("name", WORKS_WITH)
+def test_what_a_promised_name_takes_is_public_too(name: str) -> None:
+    assert set(WORKS_WITH[name]) <= set(evenloop.__all__)
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
