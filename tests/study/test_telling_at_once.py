@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +11,7 @@ from evenloop.config import RunConfig
 from evenloop.study import questions
 from evenloop.study.folder import NotStarted
 from evenloop.study.questions import Questions
+from program_kit import ready, started
 
 # Says that it is ready, waits for a line, and tells one row; without a lock the last one wins.
 TELLER = """
@@ -31,22 +30,9 @@ import sys
 from pathlib import Path
 from evenloop.study.folder import only_me
 with only_me(Path(sys.argv[1])):
-    print("held", flush=True)
+    print("ready", flush=True)
     sys.stdin.readline()
 """
-
-
-def started(program: str, *words: str) -> subprocess.Popen[str]:
-    """A program that will say one word and then wait for a line."""
-    command, pipe = [sys.executable, "-c", program, *words], subprocess.PIPE
-    return subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
-
-
-def heard(process: subprocess.Popen[str]) -> subprocess.Popen[str]:
-    """The program, which has said its word."""
-    assert process.stdout is not None
-    assert process.stdout.readline()
-    return process
 
 
 @pytest.fixture
@@ -56,7 +42,7 @@ def session(tmp_path: Path) -> Questions:
     pd.DataFrame(people).to_csv(table, index=False)
     config = RunConfig(
         world={"name": "table", "path": str(table), "features": ["age"], "groups": ["sex"]},
-        loop=[{"acquire": {"initial": 8, "query": 4}}],
+        loop=[{"acquire": {"initial": 8, "query": 4, "heuristic": "random"}}],
         net={"name": "logistic"},
         recipe={"base": "logistic"},
         test_size=10,
@@ -70,7 +56,7 @@ def session(tmp_path: Path) -> Questions:
 def test_what_several_tell_at_once_is_all_there(session: Questions) -> None:
     rows = session.ask().rows[:3]
     tellers = [started(TELLER, str(session.folder), str(row)) for row in rows]
-    for teller in [heard(teller) for teller in tellers]:  # all are ready: now they go, together
+    for teller in [ready(teller) for teller in tellers]:  # all are ready: now they go, together
         assert teller.stdin is not None
         teller.stdin.write("go\n")
         teller.stdin.flush()
@@ -86,7 +72,7 @@ def test_who_holds_the_session_is_named(
 ) -> None:
     monkeypatch.setattr(questions, "PATIENCE", 0.1)
     row = session.ask().rows[0]
-    holder = heard(started(HOLDER, str(session.folder)))
+    holder = ready(started(HOLDER, str(session.folder)))
     for use in (session.ask, lambda: session.tell([row], ["a"])):
         with pytest.raises(NotStarted, match=rf"evenloop process \({holder.pid} on .*wait"):
             use()
@@ -97,7 +83,7 @@ def test_who_holds_the_session_is_named(
 
 def test_a_process_that_was_killed_holds_nothing(session: Questions) -> None:
     row = session.ask().rows[0]
-    holder = heard(started(HOLDER, str(session.folder)))
+    holder = ready(started(HOLDER, str(session.folder)))
     holder.kill()
     holder.communicate()
     session.tell([row], ["a"])
