@@ -28,8 +28,8 @@ TRAINED = MEASURED | METHODS | {
     "roles",
 }  # fmt: skip
 # What a loop may not know, but for the bound.
-KEPT = {"bound", "disk", "record", "claims", "population_claim", "audit"}
-RUN = TRAINED | KEPT | {"world", "trial", "loop"}
+KEPT = {"bound", "disk", "known", "record", "claims", "population_claim", "audit"}
+RUN = TRAINED | KEPT | {"world", "trial", "state", "loop"}
 ASSEMBLED = RUN | {
     "rates", "metrics", "worlds", "loops", "presets", "inputs", "overrides", "config", "build",
 }  # fmt: skip
@@ -64,10 +64,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "fit": GROUND | METHODS | {"seams", "recipe", "optimizer", "augment"},
     "audit": MEASURED | {"fit", "readings", "seams", "heuristics"},
     "world": GROUND | METHODS | {"seams", "recipe", "fit"},
-    "record": MEASURED | {"disk"},
+    "known": GROUND,
+    "record": MEASURED | {"disk", "known"},
     "claims": MEASURED | {"record", "bound"},
     "population_claim": MEASURED | {"record", "claims"},
     "trial": GROUND | {"world", "audit", "fit", "seams"},
+    "state": GROUND | {"counts", "seams", "world"},
     "loop": RUN - {"models"},
     "worlds": TRAINED | {"loop", "readings", "scorers", "texts"},
     "loops": TRAINED | {"world", "loop", "bound"},  # no audit, record, claims or other loop

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from evenloop.counts import Counts, Moments
 from evenloop.data import GroupedData
 from evenloop.fit import predict
-from evenloop.groups import GroupIndex
+from evenloop.groups import GroupIndex, columns_named
 from evenloop.heuristics.posterior import MCDropout, score_pool
 from evenloop.heuristics.uncertainty import mean_probs
 from evenloop.readings import ComparesGiven, Reading, ReadsCost, Statistic, padded
@@ -37,6 +37,10 @@ class Audit:
     With `draws` above 0 a model is judged by its Bayesian prediction: the mean of the class
     probabilities over that many dropout masks, not of the logits. The masks are the same for every
     model, so that models differ by what they learned alone.
+
+    Raises:
+        TypeError: a field is of another kind, such as `by` one text.
+        ValueError: no rows, fewer than 0 draws, or structure without a reading.
     """
 
     data: GroupedData
@@ -47,6 +51,9 @@ class Audit:
     draws: int = 0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.data, GroupedData):
+            raise TypeError(f"data must be a GroupedData, got {type(self.data).__name__}")
+        object.__setattr__(self, "by", columns_named(self.by))
         if self.draws < 0:
             raise ValueError(f"draws must be at least 0, got {self.draws}")
         if len(self.data) == 0:

@@ -8,13 +8,27 @@ world it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from evenloop.schema import (
+    NOTHING,
+    UNKNOWN,
+    Attribute,
+    Codes,
+    Schema,
+    Structure,
+    check_attribute,
+    check_columns,
+    check_finite,
+    check_truth,
+    codes,
+)
 
 __all__ = [
     "COLUMNS",
@@ -27,8 +41,6 @@ __all__ = [
     "Structure",
 ]
 
-UNKNOWN = "unknown"
-NOTHING = -1
 COLUMNS = ("x", "y", "truth", "attributes", "origin", "born", "row")
 
 
@@ -38,61 +50,6 @@ class Origin(IntEnum):
     WORLD = 0
     RELABELLED = 1
     GENERATED = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Attribute:
-    """A group column: its name and the names of its codes 0, 1, ..."""
-
-    name: str
-    values: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Structure:
-    """A label of several codes, such as the tokens of a text or the nouns of a frame.
-
-    Each of its `length` places holds a code in [0, `codes`) or `NOTHING` (padding, a blank).
-    """
-
-    length: int
-    codes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Schema:
-    """Names of the classes and of every group column, in column order.
-
-    Where labels have a `structure`, the classes are those that an audit reads from them.
-    """
-
-    classes: tuple[str, ...]
-    attributes: tuple[Attribute, ...] = ()
-    structure: Structure | None = None
-
-    def column(self, name: str) -> int:
-        """Position of the attribute called `name`.
-
-        Raises:
-            KeyError: if there is none, naming those there are.
-        """
-        for i, attribute in enumerate(self.attributes):
-            if attribute.name == name:
-                return i
-        known = ", ".join(a.name for a in self.attributes) or "none"
-        raise KeyError(f"no attribute {name!r}; this data has: {known}")
-
-    def klass(self, name: str | int) -> int:
-        """Code of a class given by name or code.
-
-        Raises:
-            ValueError: if it does not occur, naming the classes.
-        """
-        if isinstance(name, int) and 0 <= name < len(self.classes):
-            return name
-        if str(name) in self.classes:
-            return self.classes.index(str(name))
-        raise ValueError(f"no class {name!r}; the classes are: {', '.join(self.classes)}")
 
 
 class _Store:
@@ -147,8 +104,8 @@ class GroupedData:
     @staticmethod
     def of(
         x: Tensor | np.ndarray,
-        truth: Tensor | np.ndarray | Sequence[int],
-        attributes: Mapping[str, Tensor | np.ndarray | Sequence[int]],
+        truth: Codes,
+        attributes: Mapping[str, Codes],
         schema: Schema,
         *,
         origin: Origin = Origin.WORLD,
@@ -168,17 +125,13 @@ class GroupedData:
             row: (N,) int64 identity; by default 0..N-1 for world rows and -1 for generated ones.
 
         Raises:
-            ValueError: lengths differ, a code is out of range, or `x` holds NaN or infinity.
+            ValueError: lengths differ, a code is missing, no whole number or out of range, or `x`
+                holds NaN or infinity.
         """
         x = torch.as_tensor(x)
-        labels = _codes("truth", truth)
-        _check_columns(x, labels, attributes, schema)
-        n = len(x)
-        codes = [
-            _codes(f"attribute {a.name!r}", attributes[a.name]).to(torch.int32)
-            for a in schema.attributes
-            if a.name in attributes
-        ]
+        labels = codes("truth", truth)
+        grouped = check_columns(x, labels, attributes, schema)
+        n, groups = len(x), [code.to(torch.int32) for code in grouped.values()]
         if row is None:
             generated = origin is Origin.GENERATED
             row = torch.full((n,), -1) if generated else torch.arange(n)
@@ -186,7 +139,9 @@ class GroupedData:
             "x": x,
             "y": labels.clone(),
             "truth": labels.clone(),
-            "attributes": torch.stack(codes, 1) if codes else torch.zeros(n, 0, dtype=torch.int32),
+            "attributes": torch.stack(groups, 1)
+            if groups
+            else torch.zeros(n, 0, dtype=torch.int32),
             "origin": torch.full((n,), int(origin), dtype=torch.uint8),
             "born": torch.full((n,), born, dtype=torch.int32),
             "row": row,
@@ -195,7 +150,10 @@ class GroupedData:
 
     @staticmethod
     def from_columns(schema: Schema, columns: Mapping[str, Tensor]) -> GroupedData:
-        """Data from exactly the tensors named in `COLUMNS`, trusted as they are."""
+        """Data from exactly the tensors named in `COLUMNS`, trusted as they are.
+
+        Rows that changed are better made by `with_x`, `with_attribute` and `relabel`.
+        """
         owned = {name: columns[name] for name in COLUMNS}
         return GroupedData(schema, _Store(owned, len(owned["row"])), len(owned["row"]))
 
@@ -278,7 +236,7 @@ class GroupedData:
         Raises:
             ValueError: the shape is another, or a code is out of range.
         """
-        _check_truth("y", y, len(self), self.schema)
+        check_truth("y", y, len(self), self.schema)
         columns = self.columns()
         columns["y"] = y.to(self.y.device, torch.long)
         made = int(Origin.RELABELLED)
@@ -289,6 +247,46 @@ class GroupedData:
     def as_of(self, round: int) -> GroupedData:
         """The same rows, noted as having joined in `round`."""
         columns = self.columns() | {"born": torch.full_like(self.born, round)}
+        return GroupedData.from_columns(self.schema, columns)
+
+    def with_x(self, x: Tensor) -> GroupedData:
+        """The same rows as they look now: a population that reacts, pictures taken again.
+
+        Who the rows are stays (`row`, `origin`, `born`, labels and groups). A record keeps what
+        differs from the world, so that a resumed run sees the same.
+
+        Args:
+            x: (N, ...) of the shape and type of the rows' own, on their device.
+
+        Raises:
+            ValueError: another shape or type, or NaN or infinity.
+
+        >>> data = GroupedData.of(torch.zeros(2, 1), [0, 1], {}, Schema(("no", "yes")))
+        >>> moved = data.with_x(data.x + 1)
+        >>> moved.x.tolist(), moved.row.tolist(), data.x.tolist()
+        ([[1.0], [1.0]], [0, 1], [[0.0], [0.0]])
+        """
+        if x.shape != self.x.shape or x.dtype != self.x.dtype:
+            raise ValueError(
+                f"x must have shape {tuple(self.x.shape)} and type {self.x.dtype} as the rows it "
+                f"replaces, got {tuple(x.shape)} and {x.dtype}"
+            )
+        check_finite(x)
+        columns = self.columns() | {"x": x.detach().to(self.row.device)}
+        return GroupedData.from_columns(self.schema, columns)
+
+    def with_attribute(self, name: str, values: Codes) -> GroupedData:
+        """The same rows with other codes (N,) of one attribute: people who say it otherwise.
+
+        Raises:
+            KeyError: there is no such attribute.
+            ValueError: not one code a row, or one out of range.
+        """
+        place = self.schema.column(name)
+        found = check_attribute(self.schema.attributes[place], values, len(self))
+        attributes = self.attributes.clone()
+        attributes[:, place] = found.to(attributes)
+        columns = self.columns() | {"attributes": attributes}
         return GroupedData.from_columns(self.schema, columns)
 
     def append(self, other: GroupedData) -> GroupedData:
@@ -325,60 +323,6 @@ class GroupedData:
             return self
         moved = {name: column.to(device) for name, column in self.columns().items()}
         return GroupedData.from_columns(self.schema, moved)
-
-
-def _codes(name: str, values: Tensor | np.ndarray | Sequence[int]) -> Tensor:
-    """`values` as int64 codes on the CPU.
-
-    Raises:
-        ValueError: the values are not whole numbers.
-    """
-    codes = values.cpu() if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
-    if codes.is_floating_point() and bool((codes != codes.round()).any()):
-        raise ValueError(f"{name} must hold class codes, got fractions such as {codes[0]}")
-    return codes.long()
-
-
-def _check_labels(name: str, y: Tensor, n: int, classes: int) -> None:
-    if y.shape != (n,):
-        raise ValueError(f"{name} must have shape ({n},), got {tuple(y.shape)}")
-    if n and not (int(y.min()) >= 0 and int(y.max()) < classes):
-        bad = int(y.min()) if int(y.min()) < 0 else int(y.max())
-        raise ValueError(f"{name} holds {bad}, but the classes are 0..{classes - 1}")
-
-
-def _check_truth(name: str, y: Tensor, n: int, schema: Schema) -> None:
-    structure = schema.structure
-    if structure is None:
-        return _check_labels(name, y, n, len(schema.classes))
-    if y.shape != (n, structure.length):
-        raise ValueError(
-            f"{name} must have shape ({n}, {structure.length}), a structured label a row, got "
-            f"{tuple(y.shape)}"
-        )
-    if y.numel() and not NOTHING <= int(y.min()) <= int(y.max()) < structure.codes:
-        raise ValueError(
-            f"{name} holds {int(y.min())}..{int(y.max())}, but its codes are "
-            f"0..{structure.codes - 1}, and {NOTHING} where there is nothing"
-        )
-
-
-def _check_columns(
-    x: Tensor,
-    truth: Tensor,
-    attributes: Mapping[str, Tensor | np.ndarray | Sequence[int]],
-    schema: Schema,
-) -> None:
-    _check_truth("truth", truth, len(x), schema)
-    if x.is_floating_point() and not bool(torch.isfinite(x).all()):
-        bad = int((~torch.isfinite(x.flatten(1))).any(1).nonzero()[0])
-        raise ValueError(f"x holds NaN or infinity, first in row {bad}; clean or drop that row")
-    wanted = {a.name for a in schema.attributes}
-    if set(attributes) != wanted:
-        raise ValueError(f"attributes are {sorted(attributes)}, the schema has {sorted(wanted)}")
-    for a in schema.attributes:
-        codes = _codes(f"attribute {a.name!r}", attributes[a.name])
-        _check_labels(f"attribute {a.name!r}", codes, len(x), len(a.values))
 
 
 def _check_same_kind(a: GroupedData, b: GroupedData) -> None:

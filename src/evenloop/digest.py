@@ -1,14 +1,17 @@
-"""Fingerprints: of the installed package's own source, for manifests, and of rows."""
+"""Fingerprints: of the package's own source, for manifests, of rows, and of settings."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-__all__ = ["row_digest", "source_digest"]
+__all__ = ["described", "row_digest", "source_digest"]
 
 
 @cache
@@ -29,3 +32,34 @@ def row_digest(row: np.ndarray) -> bytes:
     True
     """
     return hashlib.blake2b(np.ascontiguousarray(row).tobytes(), digest_size=16).digest()
+
+
+def described(name: str, value: Any) -> dict[str, str]:
+    """Names and texts of a value and of all that it is made of, alike in every process.
+
+    What has no fields and is no plain value is told by its type alone.
+
+    >>> described("loop", {"n": 1.0, "by": ("sex",)})
+    {'loop': 'n, by', 'loop.n': '1', 'loop.by': '1 of them', 'loop.by.0': "'sex'"}
+    """
+    parts: Mapping[str, Any] = {}
+    if isinstance(value, (bool, str, Path)) or value is None:
+        said = repr(str(value) if isinstance(value, Path) else value)
+    elif isinstance(value, (int, float)):
+        short = f"{value:.15g}"  # 1 and 1.0 are one value
+        said = short if float(short) == value else repr(value)
+    elif isinstance(value, Mapping):
+        parts = {str(key): part for key, part in value.items()}
+        said = ", ".join(parts)
+    elif isinstance(value, (tuple, list)):
+        parts = {str(place): part for place, part in enumerate(value)}
+        said = f"{len(value)} of them"
+    elif is_dataclass(value) and not isinstance(value, type):
+        parts = {f.name: getattr(value, f.name) for f in fields(value)}
+        said = type(value).__qualname__
+    else:
+        said = str(getattr(value, "__qualname__", type(value).__qualname__))
+    found = {name: said}
+    for key, part in parts.items():
+        found |= described(f"{name}.{key}", part)
+    return found

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from evenloop.data import GroupedData
 
-__all__ = ["LABEL", "TRUTH", "GroupIndex", "ranks_within"]
+__all__ = ["LABEL", "TRUTH", "GroupIndex", "columns_named", "ranks_within"]
 
 LABEL = "label"
 TRUTH = "truth"
@@ -44,11 +44,12 @@ class GroupIndex:
 
         Raises:
             KeyError: a name is not an attribute of the data.
+            TypeError: `by` is one text instead of several.
             ValueError: groups by label, where labels have structure and are no classes.
         """
         cell = torch.zeros(len(data), dtype=torch.long, device=data.y.device)
         values: list[tuple[str, ...]] = []
-        for name in by:
+        for name in columns_named(by):
             names = _values(data, name)
             cell = cell * len(names) + _codes(data, name)
             values.append(names)
@@ -99,6 +100,20 @@ class GroupIndex:
         order = order[torch.argsort(self.cell[order], stable=True)]
         rank = ranks_within(self.cell[order], self.size)
         return order[rank < per_cell.to(order.device)[self.cell[order]]]
+
+
+def columns_named(by: Sequence[str]) -> tuple[str, ...]:
+    """`by` as the names of columns, which one text is not: it would be taken letter by letter.
+
+    Raises:
+        TypeError: it is one text, or a name is no text.
+    """
+    if isinstance(by, str):
+        raise TypeError(f"by must hold names of columns, got the text {by!r}; write by=({by!r},)")
+    for name in by:
+        if not isinstance(name, str):
+            raise TypeError(f"by must hold names of columns, got {name!r} in it")
+    return tuple(by)
 
 
 def ranks_within(cell: Tensor, size: int) -> Tensor:

@@ -7,99 +7,30 @@ so a loop cannot select on what it is judged by.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from evenloop.audit import Audit
 from evenloop.claims import Claim
 from evenloop.counts import Counts, Moments
 from evenloop.data import GroupedData, Origin
+from evenloop.digest import described
 from evenloop.fit import placed
 from evenloop.readings import Reading
 from evenloop.record import Record, Row
 from evenloop.rng import Rng
-from evenloop.seams import LabelRule, Writes
+from evenloop.seams import Writes
+from evenloop.state import AUDITED, Loop, Notes, State, begun, check_loop, stepped
+from evenloop.trial import check_net, check_same_kind, check_seams, shared_rows
 from evenloop.world import Net, Trainer, World
 
 __all__ = ["Loop", "Notes", "State", "Trainer", "World", "chain", "check_labels", "run"]
 
 SHOWN = 24
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class State:
-    """All that crosses a round.
-
-    Attributes:
-        data: what the next model is trained on.
-        models: by name; "classifier" is the one that is audited, "reference" (if there is one) the
-            model it is compared with, item by item.
-        extra: tensors, numbers, strings and dicts of them.
-    """
-
-    data: GroupedData
-    models: Mapping[str, nn.Module] = field(default_factory=dict)
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Notes:
-    """What a step reports beside its state.
-
-    Attributes:
-        values: numbers and short texts by name.
-        counts, moments: tables a loop made on its own side (a monitor, a population), by name.
-        alarms: sentences a person should read.
-        stop: why no further round is possible, or None.
-        samples: rows to show where they are not in the state's data: x, y, truth, origin, born and
-            row, as in `GroupedData`; with structured labels also what they say in words.
-        trained: the rows the classifier was trained on, where they are not the state's data.
-    """
-
-    values: Mapping[str, float | int | str] = field(default_factory=dict)
-    counts: Mapping[str, Counts] = field(default_factory=dict)
-    moments: Mapping[str, Moments] = field(default_factory=dict)
-    alarms: tuple[str, ...] = ()
-    stop: str | None = None
-    samples: Mapping[str, Any] | None = None
-    trained: GroupedData | None = None
-
-
-class Loop(Protocol):
-    """One published system. A final dataclass whose fields are its hyper-parameters.
-
-    `takes_structure` says whether it can use labels of several codes (texts, frames).
-    """
-
-    takes_structure: ClassVar[bool] = False
-
-    def init(self, world: World, start: State | None, rng: Rng) -> State:
-        """The state before round 0; `start` is what an earlier loop of a chain left."""
-        ...
-
-    def step(self, world: World, state: State, round: int, rng: Rng) -> tuple[State, Notes]:
-        """One round: the state after it and what happened."""
-        ...
-
-    def nets(self, world: World) -> Mapping[str, Net]:
-        """Builders of this loop's further models by their names in `State.models`."""
-        return {}
-
-    def foreseen(self, world: World) -> tuple[str, ...]:
-        """Sentences a person should read before training, such as what the data lacks."""
-        return ()
-
-    def answer(self, logits: Tensor, rng: Rng) -> Tensor:
-        """(N,) classes that a deployed model with these logits (N, C) says: the likeliest."""
-        return logits.argmax(1)
-
-    def write(self, model: Writes, x: Tensor, rng: Rng) -> Tensor:
-        """(N, L) labels with structure that a deployed model writes: the likeliest."""
-        return model.write(x, LabelRule(), rng)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +43,7 @@ class Chain(Loop):
         """The first loop starts from nothing, each later one from what the one before left."""
         state, extra = start, {}
         for place, loop in enumerate(self.loops):
-            state = loop.init(world, state, rng.at("link", place))
+            state = begun(loop, world, state, rng.at("link", place))
             extra[str(place)] = dict(state.extra)
             state = State(state.data, state.models)
         assert state is not None
@@ -126,7 +57,7 @@ class Chain(Loop):
         joined, extra = Notes(), dict(state.extra)
         for place, loop in enumerate(self.loops):
             mine = State(state.data, state.models, extra[str(place)])
-            state, notes = loop.step(world, mine, round, rng.at("link", place))
+            state, notes = stepped(loop, world, mine, round, rng.at("link", place))
             extra[str(place)] = dict(state.extra)
             joined = _join(joined, notes, f"{place}.{type(loop).__name__.lower()}.")
         return State(state.data, state.models, extra), joined
@@ -181,9 +112,12 @@ def chain(*loops: Loop) -> Chain:
 
     Raises:
         ValueError: no loop is given.
+        TypeError: a loop's class is given, or something that is no loop.
     """
     if not loops:
         raise ValueError("chain needs at least one loop")
+    for loop in loops:
+        check_loop(loop)
     return Chain(loops)
 
 
@@ -228,27 +162,42 @@ def run(
         claims: theorems and tolerances checked after every round; a broken one is an alarm.
         tell: called with the number of finished rounds, at the start and after each.
 
+    Before the first round the net is tried on two rows, and the audit compared with the world.
+
     Raises:
-        ValueError: `rounds` is not positive, or the loop cannot use labels with structure.
+        ValueError: `rounds` is not positive, the loop cannot use labels with structure, the audit
+            is encoded otherwise than the world, the net does not fit the data, or the record is of
+            another seed or loop.
+        KeyError: a group is no column of the data.
+        TypeError: an argument, or what a loop or builder gave, is of another kind.
     """
-    if rounds < 1:
-        raise ValueError(f"rounds must be at least 1, got {rounds}")
+    if type(rounds) is not int or rounds < 1:
+        raise ValueError(f"rounds must be a whole number from 1 on, got {rounds!r}")
+    check_loop(loop)
     check_labels(loop, world.data)
+    check_same_kind(world, audit)
     record = record if record is not None else Record()
     root = Rng.of(seed)
+    whose = {"seed": str(seed), **described("loop", loop), **described("by", world.by)}
+    record.begin(world.data, whose)
     nets = {**loop.nets(world), **world.nets}
     world = replace(_in_order(world, root), keep=record.keep, nets=nets)
     if record.rows and record.rows[-1].stop:
         return record
-    state = _resume(record, world, root) or loop.init(world, None, root.at("init"))
+    state = _resume(record, world, root)
+    if state is None:
+        check_seams(world)
+        check_net(world)
+        state = begun(loop, world, None, root.at("init"))
     if tell:
         tell(len(record.rows))
     for round in range(len(record.rows), rounds):
         before = state.data
-        state, notes = loop.step(world, state, round, root.at("round", round))
+        state, notes = stepped(loop, world, state, round, root.at("round", round))
         row = _row(round, audit, _Answers(loop, root, round), state, notes, record.rows, before)
         broken = tuple(a for c in claims if (a := c.alarm([*record.rows, row])) is not None)
-        row = replace(row, alarms=row.alarms + broken)
+        seen = _unsound(world, audit, state, round)
+        row = replace(row, alarms=(*row.alarms, *broken, *seen))
         samples = notes.samples or _samples(
             state.data, before, root.at("show", round), audit.reading
         )
@@ -258,6 +207,21 @@ def run(
         if notes.stop is not None:
             break
     return record
+
+
+def _unsound(world: World, audit: Audit, state: State, round: int) -> tuple[str, ...]:
+    """What a person should know of what this round's audit is worth."""
+    said = []
+    if state.models and AUDITED not in state.models:
+        names = ", ".join(map(repr, state.models))
+        said.append(f"round {round}: no model is audited: {names} and no {AUDITED!r}")
+    shared = 0 if round else shared_rows(world.data, audit.data)
+    if shared:
+        said.append(
+            f"{shared} of the {len(audit.data)} audit rows are rows of the world: the audit may "
+            "see what was trained on; keep them apart (evenloop.worlds.holdout)"
+        )
+    return tuple(said)
 
 
 def _in_order(world: World, root: Rng) -> World:

@@ -8,11 +8,9 @@ Whatever is interrupted, the last committed round is whole and anything after it
 from __future__ import annotations
 
 import copy
-import hashlib
-import io
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,12 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from evenloop.counts import Counts, Moments
-from evenloop.data import COLUMNS, GroupedData
+from evenloop.data import GroupedData
+from evenloop.disk import FolderKeep, Watch, load, save, write_atomically
+from evenloop.known import OF_THE_WORLD, KnownRows
 
 __all__ = ["Kept", "Record", "Row", "Watch", "kept_models", "write_atomically"]
 
 MOST_CHUNKS = 64
-Watch = Callable[[str, int, int, int], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,6 +105,8 @@ class Record:
     _chunks: list[str] = field(default_factory=list)
     _saved: GroupedData | None = None
     _memory: Kept | None = None
+    _world: KnownRows | None = None
+    _whose: dict[str, str] = field(default_factory=dict)
     _only_to_look: bool = False
 
     @staticmethod
@@ -166,14 +167,38 @@ class Record:
         return dict(json.loads((self.folder / "manifest.json").read_text()))
 
     @property
-    def keep(self) -> _FolderKeep:
+    def keep(self) -> FolderKeep:
         """Where a long fit of this run keeps its progress.
 
         Raises:
             ValueError: the record was read for looking only.
         """
         self._check_ours()
-        return _FolderKeep(self.folder and self.folder / "state", self.watch)
+        return FolderKeep(self.folder and self.folder / "state", self.watch)
+
+    def begin(self, world: GroupedData, whose: Mapping[str, str]) -> None:
+        """Say whose rounds follow, and which rows they draw from.
+
+        Args:
+            world: rows that need not be written again, being known by their identity.
+            whose: what may not change from round to round (the seed, the loop's fields), by name.
+
+        Raises:
+            ValueError: the record was read for looking only, or holds rounds of another run.
+        """
+        self._check_ours()
+        self._world = KnownRows(world)
+        seed = {"seed": str(self.manifest["seed"])} if "seed" in self.manifest else {}
+        there = seed | (self._whose if self.rows else {})
+        for name in there:
+            if name in whose and whose[name] != there[name]:
+                place = "in memory" if self.folder is None else f"in {self.folder}"
+                raise ValueError(
+                    f"the record {place} is of a run with {name}={there[name]}, and this one has "
+                    f"{name}={whose[name]}; give this run a record of its own, or continue that "
+                    "one with what it was begun with"
+                )
+        self._whose = dict(whose)
 
     def append(
         self,
@@ -184,6 +209,8 @@ class Record:
         samples: Mapping[str, Any] | None = None,
     ) -> None:
         """Commit a round: its row, the state after it and a few of its rows to show.
+
+        Of rows of the world that `begin` was told of, only what differs from it is written.
 
         Raises:
             ValueError: the record was read for looking only.
@@ -199,17 +226,23 @@ class Record:
         chunks = self._write_rows(state, data, row.round)
         models_file = f"models-{row.round}.pt"
         weights = {name: model.state_dict() for name, model in models.items()}
-        _save(state / models_file, {"models": weights, "extra": dict(extra)})
+        save(state / models_file, {"models": weights, "extra": dict(extra)})
         if samples:
             (self.folder / "samples").mkdir(exist_ok=True)
             plain = {name: _taken(value) for name, value in samples.items()}
-            _save(self.folder / "samples" / f"{row.round:05d}.pt", plain)
+            save(self.folder / "samples" / f"{row.round:05d}.pt", plain)
         with (self.folder / "rows.jsonl").open("ab") as file:
             file.write(row.to_json().encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
             size = file.tell()
-        current = {"round": row.round, "bytes": size, "chunks": chunks, "models": models_file}
+        current = {
+            "round": row.round,
+            "bytes": size,
+            "chunks": chunks,
+            "models": models_file,
+            "whose": self._whose,
+        }
         write_atomically(state / "current.json", json.dumps(current).encode())
         self._chunks, self._saved = chunks, data
         self.rows.append(row)
@@ -233,9 +266,11 @@ class Record:
             name = f"rows-{round}.pt"
             columns = data.columns(start)
             made = columns["row"] < 0
-            world_knows = ("x", "truth", "attributes")
-            kept = {n: c[made] if n in world_knows else c.clone() for n, c in columns.items()}
-            _save(state / name, kept)
+            kept = {n: c.clone() for n, c in columns.items() if n not in OF_THE_WORLD}
+            for known in OF_THE_WORLD:
+                as_there = self._world is not None and self._world.holds(known, columns)
+                kept[known] = columns[known][made] if as_there else _taken(columns[known])
+            save(state / name, kept)
             chunks.append(name)
         return chunks
 
@@ -261,7 +296,8 @@ class Record:
         with rows.open("r+b") as file:
             file.truncate(len(content))
         self.rows = [Row.from_json(line.decode()) for line in content.splitlines()]
-        self._chunks = json.loads(current.read_text())["chunks"]
+        mark = json.loads(current.read_text())
+        self._chunks, self._whose = mark["chunks"], dict(mark.get("whose", {}))
 
     def load_state(self, world: GroupedData) -> Kept | None:
         """The state after the last committed round, or None before the first.
@@ -276,11 +312,10 @@ class Record:
             return self._memory
         state = self.folder / "state"
         mark = json.loads((state / "current.json").read_text())
-        parts = [_load(state / name) for name in mark["chunks"]]
-        columns = {name: torch.cat([part[name] for part in parts]) for name in COLUMNS}
-        data = _with_world_columns(columns, world)
+        parts = [load(state / name) for name in mark["chunks"]]
+        data = KnownRows(world).restored(parts)
         self._saved = data
-        kept = _load(state / mark["models"])
+        kept = load(state / mark["models"])
         return Kept(data, kept["models"], kept["extra"])
 
 
@@ -309,79 +344,6 @@ def _committed(folder: Path) -> bytes:
     return content
 
 
-def _with_world_columns(columns: dict[str, Tensor], world: GroupedData) -> GroupedData:
-    row = columns["row"]
-    known, made = row >= 0, row < 0
-    place = torch.full((int(world.row.max()) + 1,), -1)
-    place[world.row.cpu()] = torch.arange(len(world))
-    if bool((row >= len(place)).any()) or bool((place[row[known]] < 0).any()):
-        raise ValueError("the state holds rows this world does not have; is the data the same?")
-    for name in ("x", "truth", "attributes"):
-        source = world.columns()[name]
-        if bool(known.all()):
-            columns[name] = source.index_select(0, place[row].to(source.device))
-            continue
-        full = source.new_empty((len(row), *source.shape[1:]))
-        full[known] = source[place[row[known]]]
-        full[made] = columns[name].to(full.dtype)
-        columns[name] = full
-    return GroupedData.from_columns(world.schema, columns)
-
-
-@dataclass(frozen=True, slots=True)
-class _FolderKeep:
-    """Progress of long fits as files; without a folder only the watcher is told."""
-
-    folder: Path | None
-    watch: Watch | None
-
-    def _path(self, name: str) -> Path | None:
-        digest = hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
-        return self.folder / f"fit-{digest}.pt" if self.folder else None
-
-    def load(self, name: str) -> dict[str, Any] | None:
-        path = self._path(name)
-        return _load(path) if path and path.exists() else None
-
-    def save(self, name: str, progress: dict[str, Any]) -> None:
-        if path := self._path(name):
-            _save(path, progress)
-
-    def epoch(self, name: str, epoch: int, epochs: int, rows: int) -> None:
-        if self.watch:
-            self.watch(name, epoch, epochs, rows)
-
-
-def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """Replace `path` by `content`; a reader sees the old bytes or the new ones, never a part.
-
-    It is on the disk when this returns. If it cannot be written, nothing is left behind.
-    """
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
-
-
-def _save(path: Path, value: dict[str, Any]) -> None:
-    # Through memory: torch's own writer tells of a full disk as an internal assertion.
-    content = io.BytesIO()
-    torch.save(value, content)
-    # Released at once, also where the disk is full: a buffer that is exported cannot be freed.
-    with content.getbuffer() as view:
-        write_atomically(path, view)
-
-
 def _taken(value: Any) -> Any:
     """All rows of a tensor, an ordinary one: some columns are made only when rows are taken."""
     return value[torch.arange(len(value))] if isinstance(value, Tensor) else value
-
-
-def _load(path: Path) -> dict[str, Any]:
-    return dict(torch.load(path, map_location="cpu", weights_only=True))

@@ -8,12 +8,16 @@ a comparison be paired (common random numbers).
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 
-__all__ = ["Rng"]
+__all__ = ["Rng", "seeded"]
+
+M = TypeVar("M")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +71,19 @@ class Rng:
     def numpy(self) -> np.random.Generator:
         """A fresh NumPy generator at the start of this stream."""
         return np.random.Generator(np.random.Philox(key=int.from_bytes(self.key, "big")))
+
+
+def seeded(factory: Callable[[], M], seed: int) -> M:
+    """`factory()`, where what it draws from torch's global generator depends on `seed` alone.
+
+    So do a module's initial weights. The global generators are as before. The factory builds on
+    the CPU; move the module afterwards.
+
+    >>> a, b = (seeded(lambda: torch.nn.Linear(2, 2), 5) for _ in range(2))
+    >>> bool((a.weight == b.weight).all())
+    True
+    """
+    with torch.random.fork_rng(devices=[]):
+        # The CPU generator alone: torch.manual_seed would seed the GPUs too, which are not forked.
+        torch.default_generator.manual_seed(seed)
+        return factory()

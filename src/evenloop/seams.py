@@ -7,6 +7,7 @@ stranger's own PyTorch loop: none of them knows `fit`.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypedDict, runtime_checkable
@@ -74,10 +75,12 @@ class Sampler(Protocol):
         """Get ready for one training run; an adaptive sampler meets its model here."""
         return None
 
+    @abstractmethod
     def steps(self, rows: int, batch: int) -> int:
         """Number of batches in one epoch over `rows` rows."""
         ...
 
+    @abstractmethod
     def epoch(
         self, data: GroupedData, groups: GroupIndex, *, batch: int, rng: Rng
     ) -> Iterator[Tensor | Batch]:
@@ -104,6 +107,7 @@ class Objective(Protocol):
         """Get ready for one training run: size buffers by group, find the model's head."""
         return None
 
+    @abstractmethod
     def loss(self, outputs: Tensor, y: Tensor, cell: Tensor) -> Tensor:
         """The scalar to differentiate, for outputs (B, C), labels (B,) and cells (B,)."""
         ...
@@ -230,6 +234,7 @@ class Surgery(Protocol):
         """Scheduled changes at the start of `epoch` (0, 1, ...)."""
         return None
 
+    @abstractmethod
     def apply(self, model: nn.Module) -> None:
         """Restore the structure after an optimiser step; doing it twice changes nothing."""
         ...

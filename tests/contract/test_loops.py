@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import random
 from collections.abc import Callable
-from dataclasses import FrozenInstanceError, fields, replace
+from dataclasses import FrozenInstanceError, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ import torch
 from evenloop import loops
 from evenloop.audit import Audit
 from evenloop.data import GroupedData
-from evenloop.loop import Loop, World, chain, run
+from evenloop.loop import Loop, Notes, State, World, chain, run
 from evenloop.loops.relabel import Relabel
 from evenloop.record import Record
+from evenloop.rng import Rng
 
 ROUNDS = 3
 Smoke = Callable[[], tuple[Loop, World, Audit]]
@@ -145,3 +146,40 @@ class Spy(Loop):
         state, notes = self.loop.step(world, state, round, rng)
         self.seen.append(state.data)
         return state, notes
+
+
+@pytest.mark.parametrize("change", ["x", "attribute"])
+def test_resumed_in_a_chain_with_people_who_react_the_file_is_the_same(
+    smoke: Smoke, change: str, tmp_path: Path
+) -> None:
+    loop, world, audit = smoke()
+    if change == "attribute" and not world.data.schema.attributes:
+        pytest.skip("this loop's smoke world has no attribute to change")
+    chained = chain(loop, Relabel(n0=20, human=2, machine=4), Reacts(change))
+
+    def opened(name: str) -> Record:
+        return Record.open(tmp_path / name, {"config": {}, "seed": 1})
+
+    whole = run(chained, world, audit, rounds=ROUNDS, seed=1, record=opened("whole"))
+    for stop in range(1, len(whole.rows) + 1):
+        run(chained, world, audit, rounds=stop, seed=1, record=opened("parts"))
+    bytes_of = [(tmp_path / name / "rows.jsonl").read_bytes() for name in ("whole", "parts")]
+    assert bytes_of[0] == bytes_of[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Reacts(Loop):
+    """People answer the deployed model: they turn round, or give another answer of who they are."""
+
+    change: str
+
+    def init(self, world: World, start: State | None, rng: Rng) -> State:
+        return start or State(world.data.take(torch.arange(20)))
+
+    def step(self, world: World, state: State, round: int, rng: Rng) -> tuple[State, Notes]:
+        data = state.data
+        if self.change == "x":
+            return State(data.with_x(data.x.flip(-1)), state.models, state.extra), Notes()
+        column = data.schema.attributes[0]
+        said = (data.attribute(column.name) + 1) % len(column.values)
+        return State(data.with_attribute(column.name, said), state.models, state.extra), Notes()

@@ -12,7 +12,6 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import nn
 
 from evenloop.models import (
@@ -32,6 +31,7 @@ from evenloop.models import (
 from evenloop.models.pixels import Pixels
 from evenloop.models.shape import Size
 from evenloop.models.sklearn import Estimator
+from evenloop.rng import seeded
 from evenloop.words import nearest
 
 __all__ = ["Estimator", "Factory", "Pixels", "Size", "build", "names", "seeded"]
@@ -123,21 +123,6 @@ def build(
     if not isinstance(net, nn.Module):
         raise TypeError(f"model {label} must be a torch.nn.Module, got {type(net).__name__}")
     return net
-
-
-def seeded(factory: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """`factory()` with initial weights that depend on `seed` alone.
-
-    The global generators are as before. The factory builds on the CPU; move the module afterwards.
-
-    >>> a, b = (seeded(lambda: nn.Linear(2, 2), 5) for _ in range(2))
-    >>> bool((a.weight == b.weight).all())
-    True
-    """
-    with torch.random.fork_rng(devices=[]):
-        # The CPU generator alone: torch.manual_seed would seed the GPUs too, which are not forked.
-        torch.default_generator.manual_seed(seed)
-        return factory()
 
 
 def _check_options(name: str, factory: Factory, options: dict[str, Any]) -> None:
