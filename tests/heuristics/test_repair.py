@@ -106,6 +106,9 @@ def test_weights_that_run_away_to_one_class_are_told() -> None:
         (lambda: repair_weights(torch.tensor([0, 1]), torch.tensor([0])), "one length"),
         (lambda: repair_weights(torch.zeros(0).long(), torch.zeros(0).long()), "one length"),
         (lambda: repair_weights(torch.tensor([0, 0]), torch.tensor([0, 1])), "two classes"),
+        (lambda: repair_weights(torch.ones(2), torch.tensor([0, 1])), "labels must hold codes as"),
+        (lambda: repair_weights(torch.tensor([0, 1]), torch.ones(2)), "attribute must hold codes"),
+        (lambda: repair_weights(torch.tensor([0, 1]), torch.tensor([0, -1])), "codes must lie in"),
         (lambda: repair_weights(torch.tensor([0, 1]), torch.tensor([0, 3]), groups=2), r"0\.\.1"),
         (lambda: repair_weights(torch.tensor([0, 1]), torch.tensor([0, 1]), epochs=0), "positive"),
         (

@@ -60,10 +60,16 @@ def test_one_group_is_the_plain_ranking() -> None:
 
 def test_a_pool_without_group_one_and_a_pool_of_one_item() -> None:
     groups = GroupIndex(torch.tensor([0, 2, 2, 0]), ("a", "b", "c"))
-    assert sorted(balanced_selection(torch.arange(4.0), 9, groups).tolist()) == [0, 1, 2, 3]
+    assert sorted(balanced_selection(torch.arange(4.0), 4, groups).tolist()) == [0, 1, 2, 3]
     alone = GroupIndex(torch.tensor([2]), ("a", "b", "c"))
-    assert balanced_selection(torch.ones(1), 5, alone).tolist() == [0]
-    assert balanced_selection(torch.ones(0), 5, alone.take(torch.zeros(0).long())).tolist() == []
+    assert balanced_selection(torch.ones(1), 1, alone).tolist() == [0]
+    assert balanced_selection(torch.ones(0), 0, alone.take(torch.zeros(0).long())).tolist() == []
+
+
+def test_more_items_than_the_pool_holds_are_all_of_it_and_told() -> None:
+    groups = GroupIndex(torch.tensor([0, 2, 2, 0]), ("a", "b", "c"))
+    with pytest.warns(UserWarning, match="k=9 items are wanted and the pool holds 4: all of them"):
+        assert sorted(balanced_selection(torch.arange(4.0), 9, groups).tolist()) == [0, 1, 2, 3]
 
 
 def test_the_remainder_goes_to_the_groups_with_the_fewest_labels() -> None:

@@ -215,6 +215,47 @@ def test_a_group_that_is_never_met_is_named_and_never_satisfied() -> None:
     assert gap.excess_gap.isnan().tolist() == [False, True, False]
 
 
+@pytest.mark.parametrize("buffer_size", [1, "auto", None])
+@pytest.mark.parametrize("average", ["population", "macro"])
+def test_a_group_that_the_reference_lacks_is_never_satisfied_and_has_no_force(
+    average: Any, buffer_size: Any
+) -> None:
+    dense = reference([0.9, 0.0, 0.9], [5, 0, 5], ("a", "b", "c"))
+    gap = AccuracyGap(dense, 0.01, buffer_size, average, dual=DualAscent(1.0))
+    for _ in range(5):
+        value = gap.loss(*batch([1, 0, 0, 1], [0, 1, 1, 2]))
+    assert value.isfinite()
+    assert gap.has_estimate[1].item() is False
+    assert gap.excess_gap[1].isnan()
+    assert (gap.violation[1], gap.multipliers[1]) == (0, 0)
+    alone = AccuracyGap(dense, 0.01, buffer_size, average, dual=DualAscent(1.0))
+    for _ in range(5):
+        alone.loss(*batch([1, 1], [0, 2]))
+    if not (average == "macro" and buffer_size is None):  # there the mean is over the batch's items
+        assert torch.equal(gap.violation, alone.violation)
+
+
+def test_the_proxy_of_a_group_that_the_reference_lacks_is_0() -> None:
+    gap = AccuracyGap(reference([0.9, 0.0], [5, 0]), 0.01)
+    proxy, count = gap.proxies(torch.tensor([1.0, 3.0]), torch.tensor([0, 1]))
+    assert proxy.tolist() == [-1.0, 0.0]
+    assert count.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("code", [5, -1])
+def test_codes_of_no_group_are_told(code: int) -> None:
+    dense = reference([0.9, 0.9], [5, 5])
+    for members in (None, marginal_members((2,))):
+        gap = AccuracyGap(dense, 0.01, members=members)
+        with pytest.raises(ValueError, match="and 2 groups are known"):
+            gap.loss(*batch([1, 1], [0, code]))
+        cells = GroupIndex(torch.tensor([0, code]), ("a", "b"))
+        data = GroupedData.of(torch.zeros(2, 1), [0, 1], {}, Schema(("x", "y")))
+        with pytest.raises(ValueError, match="group codes span"):
+            gap.bind(nn.Identity(), data, cells)
+        assert gap.loss(*batch([1, 1], [0, 1])).isfinite()
+
+
 def test_what_cannot_be_met_is_named() -> None:
     gap = AccuracyGap(reference([1.0, 1.0], [9, 9], ("a", "b")), 0.0, 1, dual=DualAscent(0.1))
     for _ in range(4):

@@ -89,3 +89,12 @@ def test_values_out_of_range_are_refused(wrong: dict[str, Any], message: str) ->
     assert EqualizedLoss(groups(9, 9), 9, "macro", "detached").names == ("0", "1")
     with pytest.raises(ValueError, match=message):
         EqualizedLoss(groups(9, 9), **wrong)
+
+
+@pytest.mark.parametrize("code", [5, -1])
+def test_codes_of_no_group_are_told(code: int) -> None:
+    for members in (None, torch.tensor([[0], [1]])):
+        equal = EqualizedLoss(groups(9, 9), None, members=members)
+        with pytest.raises(ValueError, match="and 2 groups are known"):
+            step(equal, [1.0, 3.0], [0, code])
+        assert step(equal, [1.0, 3.0], [0, 1]).isfinite().all()

@@ -73,3 +73,14 @@ def test_bind_counts_the_groups_and_eval_changes_nothing() -> None:
 def test_rates_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="of GroupDRO must be"):
         GroupDRO(**wrong)
+
+
+@pytest.mark.parametrize("code", [5, -1])
+def test_codes_of_no_group_are_told(code: int) -> None:
+    dro = GroupDRO(count=torch.tensor([5, 5]))
+    with pytest.raises(ValueError, match="and 2 groups are known"):
+        dro.loss(LOGITS, Y, torch.tensor([0, code]))
+    data = GroupedData.of(torch.zeros(2, 1), [0, 1], {}, Schema(("x", "y")))
+    with pytest.raises(ValueError, match="group codes span"):
+        dro.bind(nn.Identity(), data, GroupIndex(torch.tensor([0, code]), ("a", "b")))
+    assert dro.loss(LOGITS, Y, torch.tensor([0, 1])).isfinite()

@@ -8,12 +8,14 @@ from torch import nn
 
 from evenloop.objectives.reference import (
     Reference,
+    check_codes,
     group_count,
     group_ids,
     group_mean,
     item_losses,
     marginal_members,
     reference_stats,
+    rows_of,
 )
 
 
@@ -76,7 +78,7 @@ def test_statistics_do_not_depend_on_the_batches() -> None:
     loader = zip(x.split(cuts), y.split(cuts), cell.split(cuts), strict=True)
     parts = reference_stats(nn.Identity(), loader, ("a", "b", "c", "d"))
     for field in ("acc", "loss", "group_acc", "group_loss", "count"):
-        assert torch.allclose(getattr(whole, field), getattr(parts, field))
+        assert torch.allclose(getattr(whole, field), getattr(parts, field), equal_nan=True)
     assert whole.absent == ("d",)
     assert float(whole.share.sum()) == pytest.approx(1)
 
@@ -113,3 +115,45 @@ def test_a_reference_checks_itself(field: str, value: object, message: str) -> N
     assert Reference(**good).group_names == ("0", "1")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=message):
         Reference(**(good | {field: value}))  # type: ignore[arg-type]
+
+
+def test_a_group_without_items_has_no_accuracy_and_no_loss_whatever_is_given() -> None:
+    zero, half = torch.tensor([0.5, 0.0]), torch.tensor(0.5)
+    for given in (zero, torch.tensor([0.5, float("nan")])):
+        dense = Reference(half, half, given, given, torch.tensor([4, 0]), ("a", "b"))
+        assert (
+            dense.group_acc.isnan().tolist() == dense.group_loss.isnan().tolist() == [False, True]
+        )
+    present = Reference(half, half, zero, zero, torch.tensor([4, 1]))
+    assert present.group_acc.tolist() == [0.5, 0.0]
+
+
+@pytest.mark.parametrize("codes", [[0, 2], [-1, 0], [0.0, 1.0], [[0, 5]]])
+def test_codes_of_no_group_are_told_with_what_is_known(codes: list[float]) -> None:
+    cell = torch.tensor(codes)
+    message = "group codes (span|must be int64)"
+    with pytest.raises(ValueError, match=message):
+        check_codes(cell, 2)
+    with pytest.raises(ValueError, match=message):
+        group_count(cell, 2)
+    with pytest.raises(ValueError, match=message):
+        rows_of(torch.zeros(2), cell.reshape(-1))
+
+
+def test_codes_of_groups_pass_empty_ones_too() -> None:
+    for cell in (torch.tensor([0, 1]), torch.tensor([[1, 0]]), torch.zeros(0, dtype=torch.long)):
+        check_codes(cell, 2)
+        assert int(group_count(cell, 2).sum()) == cell.numel()
+    assert rows_of(torch.tensor([3.0, 4.0]), torch.tensor([1, 1])).tolist() == [4, 4]
+
+
+def test_another_fault_of_a_table_keeps_its_own_words() -> None:
+    with pytest.raises((IndexError, RuntimeError), match="vector"):
+        rows_of(torch.zeros(2), torch.tensor([[0, 1], [1, 0]]))
+
+
+def test_too_few_names_are_told() -> None:
+    batch = (torch.eye(2), torch.tensor([0, 1]), torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match=r"group codes span 0..1, and 1 groups are known, 0..0"):
+        reference_stats(nn.Identity(), [batch], ("a",))
+    assert reference_stats(nn.Identity(), [batch], ("a", "b")).count.tolist() == [1, 1]

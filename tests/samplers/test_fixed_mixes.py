@@ -61,6 +61,8 @@ def test_taking_rows_keeps_all_cells():
         (([0, -1], [0, 0]), "y holds code -1"),
         (([], []), "y|empty"),
         (([0.5], [0]), "integer codes"),
+        ((["a", "b"], [0, 1]), "y must be integer codes, got list of str such as 'a'; number"),
+        (([0, 1], {"sex": ["f", None]}), "sex must be integer codes, got list of str such as 'f'"),
     ],
 )
 def test_bad_cells_are_refused(arguments, text):
@@ -118,7 +120,7 @@ def test_a_plain_loop_goes_on_drawing_where_it_was_saved():
     _, cells = real_data()
 
     def fair(seed: int) -> FairBatchSampler:
-        return FairBatchSampler(cells, "eqodds", generator=gen(seed))
+        return FairBatchSampler(cells, 12, generator=gen(seed))
 
     def even(seed: int) -> CellBalanced:
         return CellBalanced(cells, generator=gen(seed))
@@ -313,3 +315,24 @@ def test_fairbatch_names_the_row_and_cell_of_a_loss_that_is_not_finite():
     assert sampler.share.tolist() == [[0.5, 0.5], [0.5, 0.5]]
     sampler.update(torch.tensor([1.0, 1.0, 1.0, 3.0]))
     assert sampler.share.tolist() == [[0.5, 0.5], [0.495, 0.505]]
+
+
+@pytest.mark.parametrize("code", [5, -1])
+def test_weights_of_no_cell_are_told(code: int) -> None:
+    even = Reweight(given=torch.tensor([0.5, 0.5]))
+    with pytest.raises(ValueError, match="and 2 groups are known"):
+        even.loss(torch.zeros(2, 2), torch.tensor([0, 1]), torch.tensor([0, code]))
+    assert even.loss(torch.zeros(2, 2), torch.tensor([0, 1]), torch.tensor([0, 1])).isfinite()
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, 4.0, True])
+def test_a_batch_that_cannot_hold_every_cell_is_refused(size):
+    cells = CellIndex([0, 0, 1, 1, 1], [0, 1, 0, 1, 1])
+    with pytest.raises(ValueError, match="at least the number of cells, 4"):
+        FairBatchSampler(cells, size, generator=gen())
+    assert len(FairBatchSampler(cells, 4, generator=gen()).draw(4)) == 4
+
+
+def test_a_cell_without_real_rows_needs_no_place_in_a_batch():
+    cells = CellIndex([0, 0, 1, 1], [0, 1, 0, 1], source=[0, 0, 0, 1])
+    assert len(FairBatchSampler(cells, 3, generator=gen()).draw(3)) == 3

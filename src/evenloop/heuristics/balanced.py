@@ -8,6 +8,7 @@ et al. 2021, the rule they call oracle), without the original's cut at the small
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -32,7 +33,7 @@ def balanced_selection(
 
     Args:
         scores: (N,) highest asked first.
-        k: how many items, at least 0.
+        k: how many items, at least 0; where the pool holds fewer, all come out, with a warning.
         groups: group of each item; integer codes (N,) or a `GroupIndex`, whose group "unknown"
             gets no quota and only fills up.
         share: (G,) wanted share of each group, summing to one; equal by default.
@@ -62,6 +63,11 @@ def balanced_selection(
         raise ValueError(f"scores has {len(scores)} items, groups {len(groups)}")
     if bool(scores.isnan().any()):
         raise ValueError(f"scores hold NaN, first for item {int(scores.isnan().nonzero()[0])}")
+    if k > len(scores):
+        warnings.warn(
+            f"k={k} items are wanted and the pool holds {len(scores)}: all of them come out",
+            stacklevel=2,
+        )
     if share is None:
         share = equal_share(groups.names)
     quota = group_quotas(k, groups.count(), share=share, labelled_counts=labelled_counts)

@@ -75,8 +75,9 @@ def repair_weights(
         start: weight (K, G) and bias (K,) of the classifier; zeros by default.
 
     Raises:
-        ValueError: no rows, lengths differ, only one class, a size is not positive, or the
-            weights run away to one class (possible with imbalanced labels and large steps).
+        ValueError: no rows, lengths differ, codes that are no whole numbers from 0 on, only one
+            class, a size is not positive, or the weights run away to one class (possible with
+            imbalanced labels and large steps).
 
     >>> import torch
     >>> label = torch.tensor([0] * 50 + [1] * 50)
@@ -146,9 +147,16 @@ def _sizes(
             f"labels and attribute must be two columns of one length, got {tuple(labels.shape)} "
             f"and {tuple(attribute.shape)}"
         )
+    for name, codes in (("labels", labels), ("attribute", attribute)):
+        if codes.dtype not in (torch.int64, torch.int32):
+            raise ValueError(
+                f"{name} must hold codes as int64, got {codes.dtype}; bin a number first, for "
+                f"example torch.bucketize({name}, edges)"
+            )
     k = int(labels.max()) + 1 if classes is None else classes
     g = int(attribute.max()) + 1 if groups is None else groups
-    if int(labels.max()) >= k or int(attribute.max()) >= g or min(int(labels.min()), 0) < 0:
+    low = min(int(labels.min()), int(attribute.min()))
+    if int(labels.max()) >= k or int(attribute.max()) >= g or low < 0:
         raise ValueError(f"codes must lie in 0..{k - 1} for labels and 0..{g - 1} for groups")
     if len(torch.unique(labels)) < 2:
         raise ValueError("REPAIR needs at least two classes with rows; the labels hold one")

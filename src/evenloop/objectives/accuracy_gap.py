@@ -28,10 +28,12 @@ from evenloop.objectives.duals import AverageGradient, DualAscent, Multipliers, 
 from evenloop.objectives.reference import (
     Reference,
     Score,
+    check_codes,
     group_count,
     group_mean,
     hits,
     item_losses,
+    rows_of,
     spread,
 )
 from evenloop.objectives.ring import GroupAverage, GroupRing
@@ -59,7 +61,8 @@ class AccuracyGap(nn.Module, Objective):
     to differentiate. In `eval()` mode it changes nothing. All state is in `state_dict()`.
 
     Args:
-        reference: the dense model's statistics; its `count` (G,) fixes groups and shares.
+        reference: the dense model's statistics; its `count` (G,) fixes groups and shares. A group
+            without items there has nothing to be compared with: never an estimate, nor a force.
         tolerance: largest excess accuracy gap allowed, a fraction >= 0.
         buffer_size: values remembered per group; "auto" takes the smaller of 400 and the group's
             size; None estimates from the batch alone.
@@ -99,6 +102,7 @@ class AccuracyGap(nn.Module, Objective):
     acc: Tensor
     group_acc: Tensor
     offset: Tensor
+    held: Tensor
     members: Tensor | None
 
     def __init__(
@@ -137,11 +141,13 @@ class AccuracyGap(nn.Module, Objective):
         self.ring = memory_of(reference, buffer_size, memory)
         self.two_sided = two_sided
         self.dual = Multipliers(2 * size if two_sided else size, dual)
+        held = reference.count > 0
         constant = {
             "share": reference.share,
             "acc": reference.acc.float(),
-            "group_acc": reference.group_acc.float(),
-            "offset": (reference.group_loss - reference.loss).float(),
+            "group_acc": reference.group_acc.float().where(held, 0),  # read where held alone
+            "offset": (reference.group_loss - reference.loss).float().where(held, 0),
+            "held": held,
             "members": check_members(members, size),
         }
         for name, value in constant.items():
@@ -185,6 +191,7 @@ class AccuracyGap(nn.Module, Objective):
             ValueError: the number of groups differs.
         """
         check_size(groups.size, len(self.names), self.members)
+        check_codes(groups.cell, groups.size)
         self.to(groups.cell.device)
 
     def loss(
@@ -201,7 +208,7 @@ class AccuracyGap(nn.Module, Objective):
             self.steps += 1
         if self.start and self.steps <= self.start:
             return losses.mean()
-        cell = cell if self.members is None else self.members[cell]
+        cell = cell if self.members is None else rows_of(self.members, cell)
         count = group_count(cell, len(self.names))
         if self.training:
             self._ascend(*self.measure(outputs, y, cell, count))
@@ -232,6 +239,7 @@ class AccuracyGap(nn.Module, Objective):
         else:
             self.ring.push(scores, cell)
             known, estimate = self.ring.full, self.ring.mean()
+        known = known & self.held
         lost = self.group_acc - estimate
         violation = lost - self._overall(lost, estimate, known, scores) - self.tolerance
         self.violation.copy_(violation.where(known, 0))
@@ -250,12 +258,12 @@ class AccuracyGap(nn.Module, Objective):
             return torch.dot(weight, lost) / weight.sum().clamp(min=1e-12)
         if self.ring is None:
             return self.acc - scores.mean()
-        return self.acc - estimate.sum() / known.sum().clamp(min=1)
+        return self.acc - estimate.where(known, 0).sum() / known.sum().clamp(min=1)
 
     def proxies(self, losses: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         """Differentiable (G,) stand-ins (L_g - L_g(d)) - (L - L(d)), 0 for absent; count (G,)."""
         mean, count = group_mean(losses, cell, len(self.names))
-        return (mean - losses.mean() - self.offset).where(count > 0, 0), count
+        return (mean - losses.mean() - self.offset).where((count > 0) & self.held, 0), count
 
     def get_extra_state(self) -> Tensor:
         """Training steps seen, () int64."""

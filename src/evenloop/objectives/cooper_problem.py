@@ -22,7 +22,7 @@ from torch import Tensor
 
 from evenloop.objectives.accuracy_gap import AccuracyGap
 from evenloop.objectives.equalized_loss import EqualizedLoss
-from evenloop.objectives.reference import item_losses
+from evenloop.objectives.reference import item_losses, rows_of
 
 __all__ = ["CooperProblem"]
 
@@ -106,7 +106,7 @@ class CooperProblem(ConstrainedMinimizationProblem):
             logits = outputs()
             if objective.training:
                 self._replace((outputs, y, cell))
-        cell = cell if objective.members is None else objective.members[cell]
+        cell = cell if objective.members is None else rows_of(objective.members, cell)
         losses = item_losses(logits, y, objective.label_smoothing)
         proxy, count = objective.proxies(losses, cell)
         true = objective.violation

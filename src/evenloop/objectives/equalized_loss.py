@@ -25,7 +25,13 @@ from evenloop.objectives.accuracy_gap import (
     memory_of,
 )
 from evenloop.objectives.duals import AverageGradient, DualAscent, Multipliers, lagrangian
-from evenloop.objectives.reference import Reference, group_mean, item_losses
+from evenloop.objectives.reference import (
+    Reference,
+    check_codes,
+    group_mean,
+    item_losses,
+    rows_of,
+)
 from evenloop.seams import Objective
 
 __all__ = ["EqualizedLoss"]
@@ -112,6 +118,7 @@ class EqualizedLoss(nn.Module, Objective):
             ValueError: the number of groups differs.
         """
         check_size(groups.size, len(self.names), self.members)
+        check_codes(groups.cell, groups.size)
         self.to(groups.cell.device)
 
     def loss(
@@ -128,7 +135,7 @@ class EqualizedLoss(nn.Module, Objective):
             self.steps += 1
         if self.start and self.steps <= self.start:
             return losses.mean()
-        cell = cell if self.members is None else self.members[cell]
+        cell = cell if self.members is None else rows_of(self.members, cell)
         values = losses.detach().float()
         mean, count = group_mean(values, cell, len(self.names))
         if self.training:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from evenloop.data import GroupedData
 from evenloop.groups import GroupIndex
-from evenloop.objectives.reference import group_mean, item_losses
+from evenloop.objectives.reference import check_codes, group_mean, item_losses
 from evenloop.seams import Objective
 
 __all__ = ["GroupDRO"]
@@ -63,7 +63,12 @@ class GroupDRO(nn.Module, Objective):
         self.register_buffer("weight", even)
 
     def bind(self, model: nn.Module, data: GroupedData, groups: GroupIndex) -> None:
-        """Count the groups and start from equal weights."""
+        """Count the groups and start from equal weights.
+
+        Raises:
+            ValueError: a cell is no code of `groups`.
+        """
+        check_codes(groups.cell, groups.size)
         self._size(groups.count())
 
     def loss(self, outputs: Tensor, y: Tensor, cell: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from math import prod
+from math import nan, prod
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from torch.nn.functional import cross_entropy
 __all__ = [
     "Reference",
     "Score",
+    "check_codes",
     "group_count",
     "group_ids",
     "group_mean",
@@ -26,6 +27,7 @@ __all__ = [
     "item_losses",
     "marginal_members",
     "reference_stats",
+    "rows_of",
     "spread",
 ]
 
@@ -102,6 +104,51 @@ def marginal_members(sizes: Sequence[int]) -> Tensor:
     return group_ids(torch.stack(columns[::-1], 1), sizes, intersectional=False)
 
 
+def check_codes(cell: Tensor, size: int) -> None:
+    """Whether `cell` (any shape) holds codes of `size` groups; reads the device: not for a step.
+
+    Raises:
+        ValueError: a code is no whole number in [0, size).
+
+    >>> check_codes(torch.tensor([0, 2]), 3)
+    """
+    if cell.dtype not in (torch.int64, torch.int32):
+        raise ValueError(
+            f"group codes must be int64, got {cell.dtype}; number the groups 0, 1, ... "
+            "(`GroupIndex` makes codes of columns)"
+        )
+    if not cell.numel():
+        return
+    low, high = int(cell.min()), int(cell.max())
+    if low < 0 or high >= size:
+        raise ValueError(
+            f"group codes span {low}..{high}, and {size} groups are known, 0..{size - 1}; recode "
+            "the column, or give a name and a count for every group"
+        )
+
+
+def rows_of(table: Tensor, cell: Tensor) -> Tensor:
+    """(B, ...) rows of `table` (G, ...) for codes (B,); no host sync, and -1 is not the last one.
+
+    Raises:
+        ValueError: on a CPU, codes that `check_codes` refuses.
+
+    >>> rows_of(torch.tensor([5.0, 7.0]), torch.tensor([1, 0, 1]))
+    tensor([7., 5., 7.])
+    """
+    try:
+        return table.index_select(0, cell)
+    except (IndexError, RuntimeError):
+        _explain(cell, len(table))
+        raise
+
+
+def _explain(cell: Tensor, size: int) -> None:
+    """Say what is wrong with the codes, if it is they; a device that has failed cannot be asked."""
+    if cell.device.type == "cpu":
+        check_codes(cell, size)
+
+
 def spread(values: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
     """`values` (B,) and `cell` (B,) or (B, A), as one row per membership, in item order."""
     if cell.ndim == 1:
@@ -112,12 +159,19 @@ def spread(values: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
 def group_count(cell: Tensor, size: int) -> Tensor:
     """(G,) float32 items of each group in `cell` (B,) or (B, A), without a host sync.
 
+    Raises:
+        ValueError: on a CPU, codes that `check_codes` refuses.
+
     >>> group_count(torch.tensor([0, 2, 2]), 3).tolist()
     [1.0, 0.0, 2.0]
     """
     flat = cell.reshape(-1)
     one = torch.ones((), device=cell.device).expand_as(flat)
-    return torch.zeros(size, device=cell.device).index_add_(0, flat, one)
+    try:
+        return torch.zeros(size, device=cell.device).index_add_(0, flat, one)
+    except (IndexError, RuntimeError):
+        _explain(flat, size)
+        raise
 
 
 def group_mean(values: Tensor, cell: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -139,12 +193,14 @@ def group_mean(values: Tensor, cell: Tensor, size: int) -> tuple[Tensor, Tensor]
 class Reference:
     """A model's accuracy and loss on one split, overall and by group.
 
-    `acc` and `loss` () are over all items; `group_acc` and `group_loss` (G,) by group, 0 where
-    `count` (G,) is 0. Accuracies are fractions in [0, 1] (or the mean of any other score), losses
-    nats. Also a constant or last round's model: any numbers to compare with.
+    `acc` and `loss` () are over all items; `group_acc` and `group_loss` (G,) by group. Accuracies
+    are fractions in [0, 1] (or the mean of any other score), losses nats. Also a constant or last
+    round's model: any numbers to compare with. Where `count` (G,) is 0 a group has no accuracy and
+    no loss to compare with: whatever is given there becomes nan.
 
     Raises:
-        ValueError: shapes differ, a count is negative, or a number is not finite.
+        ValueError: shapes differ, a count is negative, or a number of a group with items is not
+            finite.
 
     >>> logits = torch.tensor([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]])
     >>> dense = Reference.of(logits, torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]), ("a", "b"))
@@ -170,10 +226,15 @@ class Reference:
             raise ValueError(f"{len(self.names)} names for {len(self.count)} groups")
         if bool((self.count < 0).any()):
             raise ValueError(f"count must not be negative, got {int(self.count.min())}")
+        for field in ("group_acc", "group_loss"):
+            known = getattr(self, field).where(self.count > 0, nan)
+            object.__setattr__(self, field, known)  # the value is frozen from here on
         for field in ("acc", "loss", "group_acc", "group_loss"):
-            if not bool(torch.isfinite(getattr(self, field)).all()):
+            value = getattr(self, field)
+            if not bool((value.isfinite() | (value.ndim == 1) & (self.count == 0)).all()):
                 raise ValueError(
-                    f"{field} of the reference is not finite; give 0 for a group without items"
+                    f"{field} of the reference is not finite, and only a group with count 0 may "
+                    "lack one; measure it on items that the model can be run on"
                 )
 
     @staticmethod
@@ -220,6 +281,7 @@ class _Tally:
         columns = torch.stack([self.score(outputs, y).double(), losses, torch.ones_like(losses)])
         self.total = self.total + columns.sum(1).cpu()
         flat = cell.reshape(-1)
+        check_codes(flat, len(self.names))
         if cell.ndim == 2:
             columns = columns.repeat_interleave(cell.shape[1], dim=1)
         table = columns.new_zeros(3, len(self.names)).index_add_(1, flat, columns)
@@ -255,7 +317,7 @@ def reference_stats(
     evaluation, without augmentation.
 
     Raises:
-        ValueError: the loader is empty.
+        ValueError: the loader is empty, or a code has no name.
 
     >>> model = torch.nn.Identity()
     >>> batch = (torch.tensor([[1.0, 0.0]]), torch.tensor([0]), torch.tensor([1]))

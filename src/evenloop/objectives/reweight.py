@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from evenloop.data import GroupedData
 from evenloop.groups import GroupIndex
-from evenloop.objectives.reference import item_losses
+from evenloop.objectives.reference import check_codes, item_losses, rows_of
 from evenloop.seams import Objective, Seen
 
 __all__ = ["Reweight"]
@@ -48,7 +48,12 @@ class Reweight(Objective):
         self.weight = self._weights() if given is not None else torch.zeros(0)
 
     def bind(self, model: nn.Module, data: GroupedData, groups: GroupIndex) -> None:
-        """Take the cells' shares of the data as given."""
+        """Take the cells' shares of the data as given.
+
+        Raises:
+            ValueError: a cell is no code of `groups`.
+        """
+        check_codes(groups.cell, groups.size)
         self.given = groups.count().double() / max(len(groups), 1)
         self.weight = self._weights()
 
@@ -77,7 +82,7 @@ class Reweight(Objective):
         if not len(self.weight):
             raise ValueError("Reweight knows no cells yet; call bind(...) or give given=")
         losses = item_losses(outputs, y)
-        return (self.weight.to(losses.dtype)[cell] * losses).mean()
+        return (rows_of(self.weight.to(losses.dtype), cell) * losses).mean()
 
     def after(self, seen: Seen) -> None:
         """Ask a learned target for its new shares."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -58,8 +59,8 @@ class CellIndex:
             weight: (N,) positive; rows of a cell are drawn alike when None.
 
         Raises:
-            ValueError: lengths differ, a code is out of range, a weight is not positive, or there
-                are no rows.
+            ValueError: lengths differ, codes are no whole numbers or out of range, a weight is not
+                positive, or there are no rows.
         """
         label = _codes("y", y)
         columns = {k: _codes(k, v) for k, v in (z if isinstance(z, Mapping) else {"z": z}).items()}
@@ -140,6 +141,15 @@ class CellIndex:
         """(C,) float64 members of each label in a batch of `total`: its share of REAL rows."""
         return self.share.sum(1) * total
 
+    def check_batch(self, batch_size: int) -> None:
+        """Raise `ValueError` unless a batch can hold a row of every cell that has real rows."""
+        present = int(self.present.sum())
+        if not isinstance(batch_size, Integral) or batch_size < present:
+            raise ValueError(
+                f"batch_size must be at least the number of cells, {present}, so that each can be "
+                f"drawn; got {batch_size!r}"
+            )
+
     def pool(self, source: int, label: int, group: int) -> Tensor:
         """(n,) int64 rows of one cell from one source, in row order."""
         place = source * self.size + label * len(self.groups) + group
@@ -198,13 +208,25 @@ def _weights_of(data: GroupedData) -> Tensor | None:
 
 
 def _codes(name: str, values: Codes) -> Tensor:
-    codes = torch.as_tensor(values).cpu()
+    try:
+        codes = torch.as_tensor(values).cpu()
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} must be integer codes, got {_kind(values)}; number the values, for example "
+            f"with pandas.factorize({name}, sort=True)[0]"
+        ) from error
     if codes.ndim != 1 or codes.is_floating_point():
         raise ValueError(
             f"{name} must be a vector of integer codes, got shape {tuple(codes.shape)} of "
             f"{codes.dtype}"
         )
     return codes.long()
+
+
+def _kind(values: object) -> str:
+    first = next(iter(values), None) if isinstance(values, Iterable) else None
+    of = "" if first is None else f" of {type(first).__name__} such as {first!r}"
+    return f"{type(values).__name__}{of}"
 
 
 def _names(

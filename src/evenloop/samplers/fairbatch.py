@@ -34,6 +34,24 @@ class FairBatchSampler(Sampler):
     Iterate it as a `batch_sampler` and call `update` once an epoch with the training rows' losses;
     `fit` does both.
 
+    Args:
+        cells: the training rows; generated ones are never drawn.
+        batch_size: rows of a batch, at least one for every cell that has real rows.
+        generator: draws counts and rows.
+        measure: "eqodds" (the label with the widest gap moves), "eqopp" (only `positive`), or "dp"
+            (losses towards `positive`, divided by group size).
+        alpha: step of a share per epoch, in (0, 1].
+        positive: the favourable label.
+        batches: batches of an epoch; real rows divided by `batch_size` when None.
+        rounding: "independent" as published, where a batch's total may drift.
+
+    Attributes:
+        share: (C, G) float64 share of each group inside its label.
+
+    Raises:
+        ValueError: an unknown measure, alpha outside (0, 1], a positive label that is none, or a
+            batch smaller than the number of cells.
+
     >>> cells = CellIndex([0, 0, 1, 1], [0, 1, 0, 1])
     >>> sampler = FairBatchSampler(cells, 4, generator=torch.Generator())
     >>> sampler.update(torch.tensor([1.0, 1.0, 1.0, 3.0]))
@@ -53,28 +71,13 @@ class FairBatchSampler(Sampler):
         batches: int | None = None,
         rounding: Rounding = "stochastic",
     ) -> None:
-        """A sampler of the real rows of `cells`.
-
-        Args:
-            cells: the training rows; generated ones are never drawn.
-            batch_size: rows of a batch.
-            generator: draws counts and rows.
-            measure: "eqodds" (the label with the widest gap moves), "eqopp" (only `positive`), or
-                "dp" (losses towards `positive`, divided by group size).
-            alpha: step of a share per epoch.
-            positive: the favourable label.
-            batches: batches of an epoch; real rows divided by `batch_size` when None.
-            rounding: "independent" as published, where a batch's total may drift.
-
-        Raises:
-            ValueError: an unknown measure, alpha outside (0, 1], or a positive label that is none.
-        """
         if measure not in get_args(Measure):
             raise ValueError(f"measure must be one of {get_args(Measure)}, got {measure!r}")
         if not 0 < alpha <= 1:
             raise ValueError(f"alpha must be in (0, 1], got {alpha}")
         if not 0 <= positive < cells.shape[0]:
             raise ValueError(f"positive must be in 0..{cells.shape[0] - 1}, got {positive}")
+        cells.check_batch(batch_size)
         self.cells, self.batch_size, self.batches = cells, batch_size, batches
         self.measure, self.alpha, self.positive = measure, alpha, positive
         self.rounding: Rounding = rounding

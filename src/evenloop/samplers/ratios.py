@@ -252,9 +252,4 @@ def _check_fit(cells: CellIndex, ratios: Ratios, batch_size: int) -> None:
             f"ratios are for counts of shape {tuple(ratios.cells.counts.shape)}, cells have "
             f"{tuple(cells.counts.shape)}"
         )
-    present = int(ratios.present.sum())
-    if batch_size < present:
-        raise ValueError(
-            f"batch_size must be at least the number of cells, {present}, so that each can be "
-            f"drawn; got {batch_size}"
-        )
+    ratios.cells.check_batch(batch_size)
