@@ -34,10 +34,10 @@ OF_CLASS = (
 RATES = ("accuracy", *OF_CLASS)
 GAPS = (*RATES, "equalized odds")
 BOTH = np.array([RATES.index(rate) for rate in ODDS])
+# Rows whose gaps are sought: every rate, then the two of equalized odds.
 COMPARED = np.append(np.arange(len(RATES)), BOTH)
-"""Rows whose gaps are sought: every rate, then the two of equalized odds."""
+# Rows whose limits are sought: every rate alone, then those compared, at levels of their own.
 WITH_LIMITS = np.append(np.arange(len(RATES)), COMPARED)
-"""Rows whose limits are sought: every rate alone, then those compared, at levels of their own."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
