@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+
+from program_kit import ready, started
 
 CONFIG = """
 world: {name: letters, train: 200, test: 40, size: 16}
@@ -35,31 +36,28 @@ if __name__ == "__main__":
 """
 
 
-def start(tmp_path: Path, folder: str) -> subprocess.Popen[bytes]:
+def start(tmp_path: Path, folder: str) -> subprocess.Popen[str]:
     """The program, as soon as it has loaded everything."""
-    config, program = tmp_path / "run.yaml", tmp_path / "program.py"
+    config = tmp_path / "run.yaml"
     config.write_text(CONFIG)
-    program.write_text(PROGRAM)
-    command = [sys.executable, str(program), str(config), str(tmp_path / folder)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    with process.stdout as lines:
-        assert lines.readline() == b"ready\n"
-    return process
+    return ready(started(PROGRAM, str(config), str(tmp_path / folder)))
 
 
 @pytest.mark.slow
 def test_kills_change_no_byte(tmp_path: Path) -> None:
     process = start(tmp_path, "whole")
-    started = time.monotonic()
-    assert process.wait() == 0
-    length = time.monotonic() - started
+    begun = time.monotonic()
+    process.communicate()
+    assert process.returncode == 0
+    length = time.monotonic() - begun
     luck = random.Random(0)
     for _ in range(5):
         process = start(tmp_path, "killed")
         time.sleep(luck.uniform(0.1, 0.6) * length)
         process.kill()
-        process.wait()
-    assert start(tmp_path, "killed").wait() == 0
+        process.communicate()
+    last = start(tmp_path, "killed")
+    last.communicate()
+    assert last.returncode == 0
     whole, killed = (tmp_path / n / "seed-0" / "rows.jsonl" for n in ("whole", "killed"))
     assert whole.read_bytes() == killed.read_bytes()

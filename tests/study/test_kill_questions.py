@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from evenloop.study.questions import Questions
+from program_kit import ready, started
 
 CONFIG = """
 world: {name: letters, train: 120, test: 20, size: 16}
@@ -39,12 +40,11 @@ for _ in range(3):
 """
 
 
-def start(tmp_path: Path, folder: str) -> subprocess.Popen[bytes]:
-    config, program = tmp_path / "run.yaml", tmp_path / "program.py"
+def start(tmp_path: Path, folder: str) -> subprocess.Popen[str]:
+    """The program, as soon as it has loaded everything."""
+    config = tmp_path / "run.yaml"
     config.write_text(CONFIG)
-    program.write_text(PROGRAM)
-    command = [sys.executable, str(program), str(config), str(tmp_path / folder)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE)
+    return ready(started(PROGRAM, str(config), str(tmp_path / folder)))
 
 
 def rounds_of(folder: Path) -> list[list[int]]:
@@ -59,28 +59,22 @@ def rounds_of(folder: Path) -> list[list[int]]:
 @pytest.mark.slow
 def test_kills_change_no_question(tmp_path: Path) -> None:
     process = start(tmp_path, "whole")
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"ready\n"
     begun = time.monotonic()
-    assert process.wait() == 0
-    process.stdout.close()
+    process.communicate()
+    assert process.returncode == 0
     length = time.monotonic() - begun
     luck = random.Random(0)
     for _ in range(4):
         process = start(tmp_path, "killed")
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
         time.sleep(luck.uniform(0.05, 0.5) * length)
         process.kill()
-        process.wait()
-        process.stdout.close()
+        process.communicate()
     whole = rounds_of(tmp_path / "whole")
     assert [len(rows) for rows in whole] == [20, 10, 10]
     session = Questions.open(tmp_path / "killed") if (tmp_path / "killed").exists() else None
     done = len(rounds_of(tmp_path / "killed")) if session and session.answers() else 0
     while done < 3:
-        process = start(tmp_path, "killed")
-        process.communicate()
+        start(tmp_path, "killed").communicate()
         done = len(rounds_of(tmp_path / "killed"))
     assert rounds_of(tmp_path / "killed")[:3] == whole
 
