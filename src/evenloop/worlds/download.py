@@ -204,7 +204,8 @@ def fetch(
             _continue(remote.url, part, progress)
             break
         except urllib.error.HTTPError as error:
-            raise OSError(f"{remote.url} answers {error.code} {error.reason}") from error
+            with error:  # it holds the answer's connection
+                raise OSError(f"{remote.url} answers {error.code} {error.reason}") from error
         except (http.client.HTTPException, *_BROKEN) as error:  # not a full disk: it stays full
             if attempt == attempts:
                 size = part.stat().st_size if part.exists() else 0
@@ -235,6 +236,7 @@ def _continue(url: str, part: Path, progress: Progress | None) -> None:
     except urllib.error.HTTPError as error:
         if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise
+        error.close()
         part.unlink()  # longer than the server's file: it cannot be the same
         raise ConnectionError("the part on disk does not fit the server's file") from error
     with answer:
