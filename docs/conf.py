@@ -3,6 +3,7 @@
 import re
 from importlib.metadata import version as installed
 from itertools import groupby
+from pathlib import Path
 
 project = "evenloop"
 author = "The evenloop maintainers"
@@ -76,6 +77,19 @@ def read_as_plain_text(app, what, name, obj, options, lines):
         lines[0] = f": {lines[0]}"
 
 
+def name_the_other_pages(app, page, source):
+    """Every page of docs/ that the index does not name, where it says `@others`.
+
+    A glob would name again what another table of contents has.
+    """
+    if page == "index":
+        named = set(re.findall(r"^[\w/-]+$", source[0], re.MULTILINE))
+        pages = sorted(path.stem for path in Path(app.srcdir).glob("*.md"))
+        others = [page for page in pages if page not in {*named, "index"}]
+        source[0] = source[0].replace("@others", "\n".join(others))
+
+
 def setup(app):
+    app.connect("source-read", name_the_other_pages)
     # Before napoleon, which turns the sections of a docstring into real markup.
     app.connect("autodoc-process-docstring", read_as_plain_text, priority=400)

@@ -232,7 +232,12 @@ def compare(
     metric: Annotated[
         list[str] | None, typer.Option("--metric", "-m", help="Metrics; default: all shared.")
     ] = None,
-    split: Annotated[str, typer.Option(help="audit or train.")] = "audit",
+    split: Annotated[
+        str,
+        typer.Option(
+            help="audit, train, or counts of the loop's own; METRIC@SPLIT names one each."
+        ),
+    ] = "audit",
     csv: Annotated[Path | None, typer.Option(help="Also write the table to this file.")] = None,
 ) -> None:
     """Compare finished runs, paired by seed: means, and differences from the first run."""

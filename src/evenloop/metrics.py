@@ -70,7 +70,8 @@ def of_record(
                 yield at.entry("notes", "all", name, float(value))
         for name, counts in row.counts.items():
             if name not in ("audit", "train", "trained"):
-                yield from at.estimate(name, measures.accuracy(counts.pooled()))
+                alike = "audit" in row.counts and counts.groups == row.counts["audit"].groups
+                yield from _own(at, name, counts, people=groups and alike)
             if f"{name}.reference" in row.counts:
                 yield from _excess(at, row, name)
     if track is not None and rows and "audit" in rows[0].counts:
@@ -115,9 +116,9 @@ class _At:
         for row in estimate.rows():
             yield self.entry(split, **{**row, "group": "all"})  # type: ignore[arg-type]
 
-    def gap(self, gap: measures.Gap) -> Entry:
+    def gap(self, split: str, gap: measures.Gap) -> Entry:
         n = min(gap.support) if gap.between else 0
-        return self.entry("audit", "all", gap.name, gap.value, gap.low, gap.high, n)
+        return self.entry(split, "all", gap.name, gap.value, gap.low, gap.high, n)
 
     def limited(self, metric: str, share: Limited) -> Entry:
         return self.entry("audit", "all", metric, share.value, share.low, share.high, share.n)
@@ -149,20 +150,7 @@ def _labels(at: _At, row: Row, track: int | None) -> Iterator[Entry]:
 def _audit(at: _At, row: Row, track: int | None, groups: bool) -> Iterator[Entry]:
     counts = row.counts["audit"]
     pooled = counts.pooled()
-    yield from at.estimate("audit", measures.accuracy(pooled))
-    if len(counts.groups) > 1:
-        yield from at.estimate("audit", measures.accuracy(counts))
-        yield from at.worst("audit", measures.worst_group_accuracy(counts))
-        yield at.gap(measures.accuracy_parity(counts).difference())
-    if groups:
-        yield from at.worst("audit", measures.worst_cell_accuracy(counts))
-        for parity in (
-            measures.demographic_parity(counts),
-            measures.equalized_odds(counts),
-            measures.equal_opportunity(counts),
-        ):
-            yield at.gap(parity.difference())
-        yield from _precision_gaps(at, counts)
+    yield from _of_groups(at, "audit", counts, people=groups)
     if "audit.loss" in row.moments:
         loss = measures.mean(row.moments["audit.loss"], name="log loss")
         yield from at.estimate("audit", loss)
@@ -184,7 +172,33 @@ def _audit(at: _At, row: Row, track: int | None, groups: bool) -> Iterator[Entry
             yield from at.estimate("audit", measures.predicted_share(counts, track))
 
 
-def _precision_gaps(at: _At, counts: Counts) -> Iterator[Entry]:
+def _own(at: _At, name: str, counts: Counts, *, people: bool) -> Iterator[Entry]:
+    """A table that a loop made on its own side; a reference model's is what another is held to."""
+    if name.endswith(".reference"):
+        yield from at.estimate(name, measures.accuracy(counts.pooled()))
+    else:
+        yield from _of_groups(at, name, counts, people=people)
+
+
+def _of_groups(at: _At, split: str, counts: Counts, *, people: bool) -> Iterator[Entry]:
+    """Accuracy of all and of every group, and gaps; parities where the groups are `people`'s."""
+    yield from at.estimate(split, measures.accuracy(counts.pooled()))
+    if len(counts.groups) > 1:
+        yield from at.estimate(split, measures.accuracy(counts))
+        yield from at.worst(split, measures.worst_group_accuracy(counts))
+        yield at.gap(split, measures.accuracy_parity(counts).difference())
+    if people:
+        yield from at.worst(split, measures.worst_cell_accuracy(counts))
+        for parity in (
+            measures.demographic_parity(counts),
+            measures.equalized_odds(counts),
+            measures.equal_opportunity(counts),
+        ):
+            yield at.gap(split, parity.difference())
+        yield from _precision_gaps(at, split, counts)
+
+
+def _precision_gaps(at: _At, split: str, counts: Counts) -> Iterator[Entry]:
     """Predictive parity of every class, the widest distance and the mean over classes.
 
     Of two classes both must have it: the wider one alone would hide that a class is never
@@ -199,7 +213,7 @@ def _precision_gaps(at: _At, counts: Counts) -> Iterator[Entry]:
         (whole.difference(over="mean"), ", mean over classes"),
     ):
         shown = replace(gap, value=nan, low=nan, high=nan, between=None) if missing else gap
-        yield {**at.gap(shown), "metric": gap.name + of}
+        yield {**at.gap(split, shown), "metric": gap.name + of}
 
 
 def _written(at: _At, row: Row) -> Iterator[Entry]:
@@ -256,7 +270,7 @@ def _excess(at: _At, row: Row, split: str) -> Iterator[Entry]:
     )
     yield from at.estimate(split, found.excess)
     for gap in (found.worst, found.pairwise):
-        yield {**at.gap(gap), "split": split}
+        yield at.gap(split, gap)
 
 
 def _bounds(rows: Sequence[Row], track: int, train_on: TrainOn) -> Iterator[Entry]:

@@ -53,9 +53,15 @@ def last_of(rows: pd.DataFrame) -> dict[int, float]:
 
 
 def rows_of(table: pd.DataFrame, metric: str, split: str) -> pd.DataFrame:
-    """The metric's rows of a long table on `split`, or in a loop's own notes if it is not there."""
+    """The metric's rows of a long table on `split`, or in a loop's own notes if it is not there.
+
+    "accuracy@deployed" is the accuracy on the split "deployed", whatever `split` is.
+    """
     named = table[table["metric"] == metric]
     kept = named[named["split"] == split]
+    if not len(named) and "@" in metric:
+        name, _, place = metric.rpartition("@")
+        return table[(table["metric"] == name) & (table["split"] == place)]
     return kept if len(kept) else named[named["split"] == NOTES]
 
 
@@ -115,9 +121,10 @@ def compare(
 
     Args:
         arms: at least one; the first is the reference.
-        wanted: metrics of the split or, where it has none of that name, of the loops' notes; by
-            default every one that all arms have for the whole split.
-        split: "audit" or "train".
+        wanted: metrics of the split or, where it has none of that name, of the loops' notes;
+            "accuracy@deployed" names a split of its own. By default every one that all arms have
+            for the whole split.
+        split: "audit", "train" or the name of counts that the loops made themselves.
         rounds: which rounds; None is each seed's last. A round that is the last of every seed
             is not told twice.
         level: of the Student limits.
@@ -128,18 +135,9 @@ def compare(
         are nan ("not estimable between seeds") with one seed or where all seeds agree exactly.
 
     Raises:
-        ConfigError: a metric that no arm has.
+        ConfigError: a metric or split that not all arms have.
     """
-    common = [
-        set(a.table[(a.table["split"] == split) & (a.table["group"] == "all")]["metric"])
-        for a in arms
-    ]
-    shared = set.intersection(*common)
-    noted = [set(a.table[a.table["split"] == NOTES]["metric"]) for a in arms]
-    shared_notes = set.intersection(*noted)
-    for metric in wanted:
-        if metric not in shared | shared_notes:
-            raise ConfigError(f"no metric {metric!r} on split {split!r}; {nearest(metric, shared)}")
+    shared = _shared(arms, wanted, split)
     if None in rounds:
         ends = {int(end) for arm in arms for end in arm.table.groupby("seed")["round"].max()}
         rounds = [r for r in rounds if r is None or ends != {r}]
@@ -159,6 +157,27 @@ def compare(
                     {"metric": metric, "round": shown, "arm": arm.name, **_cells(over, against)}
                 )
     return pd.DataFrame(rows)
+
+
+def _shared(arms: Sequence[Arm], wanted: Sequence[str], split: str) -> set[str]:
+    """Metrics that all arms have for the whole of `split`, once all that is `wanted` is there."""
+    tables = [a.table[a.table["group"] == "all"] for a in arms]
+    pairs = [set(zip(t["metric"], t["split"], strict=True)) for t in tables]
+    known = set.intersection(*pairs)
+    splits = {place for _, place in known}
+    shared = {metric for metric, place in known if place == split}
+    if not wanted and not shared:
+        raise ConfigError(f"no split {split!r} that all have; {nearest(split, splits)}")
+    for metric in wanted:
+        if all(len(rows_of(table, metric, split)) for table in tables):
+            continue
+        name, sign, place = metric.rpartition("@")
+        if sign and place not in splits:
+            raise ConfigError(f"no split {place!r} for {metric!r}; {nearest(place, splits)}")
+        there = {m for m, p in known if p == place} if sign else shared
+        hint = nearest(name if sign else metric, there)
+        raise ConfigError(f"no metric {metric!r} on split {(place if sign else split)!r}; {hint}")
+    return shared
 
 
 def _cells(over: Runs, against: Runs | None) -> dict[str, float]:

@@ -13,6 +13,9 @@ arms that differ in one setting, in order; the report joins them::
 
     curves:
       "by human labels": [few, some, many]
+
+`metrics` may name what is compared; it is of the audit split or a number of the loop's notes, and
+`accuracy@deployed` is the accuracy in counts that the loop made itself under the name `deployed`.
 """
 
 from __future__ import annotations

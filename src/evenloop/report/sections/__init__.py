@@ -1,6 +1,7 @@
 """Sections of a report, found by file; each says whether it applies to a study.
 
 A section file has `ORDER` (an integer; lower comes first) and `build(study) -> Section | None`.
+What a loop noted and no section says it `shows` is in `evenloop.report.other`.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class Section:
         texts: groups of texts, each {"title", "items": [{"src", "said", "people", "by", "hidden"}]}
             with "src" a picture or empty, "people" empty where they say the same.
         summary: lines for the terminal and the head of the page.
+        shows: names of a loop's own counts and values that are told here, "*" for anything.
     """
 
     title: str
@@ -54,11 +56,17 @@ class Section:
     images: Sequence[Mapping[str, Any]] = ()
     texts: Sequence[Mapping[str, Any]] = ()
     summary: Sequence[str] = field(default=())
+    shows: Sequence[str] = ()
 
 
 def build_all(study: Study) -> list[Section]:
     """The sections that apply to `study`, in order."""
+    from evenloop.report import other
+
     modules = [import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)]
     ordered = sorted(modules, key=lambda module: (module.ORDER, module.__name__))
-    built = [module.build(study) for module in ordered]
-    return [section for section in built if section is not None]
+    built = [(module.ORDER, section) for module in ordered if (section := module.build(study))]
+    rest = other.build(study, [name for _, section in built for name in section.shows])
+    if rest is not None:
+        built.append((other.ORDER, rest))
+    return [section for _, section in sorted(built, key=lambda pair: pair[0])]

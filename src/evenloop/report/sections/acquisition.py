@@ -58,6 +58,7 @@ def build(study: Study) -> Section | None:
         "see before it has bought them.",
         tables=_tables(study),
         summary=words[:1],
+        shows=("enrichment.*", "rare.*", "auroc.rare", "probe"),
     )
 
 

@@ -70,6 +70,7 @@ def build(study: Study) -> Section | None:
             *_layers(last[0]),
         ],
         summary=verdicts[:2],
+        shows=("sparsity", "stage", "method", "tolerance", "layers", "multipliers", "fit"),
     )
 
 

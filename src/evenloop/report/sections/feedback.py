@@ -55,6 +55,7 @@ def build(study: Study) -> Section | None:
         note=f"Bands: {study.limits()}, one round at a time.",
         tables=[*tables, _table(study, first, running)],
         summary=[bias, verdict],
+        shows=("human", "machine", "abstained"),
     )
 
 

@@ -12,6 +12,11 @@ from evenloop.report.study import Study
 
 ORDER = 15
 CELLS = 8
+SHOWN = (
+    "population", DRIFT, JUDGED, "share of *", "group_agreement*", "group_judge*", "margin.*",
+    "frechet.*", "divergence from ideal", "distance from ideal", "generator_loss",
+    "*.missing_share", "*.first_share.*",
+)  # fmt: skip
 JUDGING = (
     "The judge is a second group annotator with a start of its own, which chooses no row. Where "
     "the two part, one of them errs, and a drift is not of the groups alone; errors that both "
@@ -64,6 +69,7 @@ def build(study: Study) -> Section | None:
         "unless natural rows are mixed in.",
         tables=[_annotators(study)],
         summary=[_moved(study, groups), states],
+        shows=SHOWN,
     )
 
 

@@ -22,6 +22,9 @@ Floats = NDArray[np.float64]
 ORDER = 14
 NAMED = 8
 GAP = "equalized odds difference"
+SHOWN = (
+    "lambda *", "mu *", "drawn *", "ratio path", "objective", "method", "generated", "held out",
+)  # fmt: skip
 Reference = Literal["pairwise", "pooled"]
 
 
@@ -51,6 +54,7 @@ def build(study: Study) -> Section | None:
         tables=[t for t in (_drawn(last, prefix), _agreement(last), _changes(last)) if t],
         alarms=_levelled(study),
         summary=_verdicts(last, reference)[:1],
+        shows=[f"{prefix}{name}" for name in SHOWN],
     )
 
 
