@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 from evenloop.config import load
 from evenloop.study.folder import folder_of
 from evenloop.study.seeds import run_seeds
+from program_kit import ready, started
 
 CONFIG = """
 world: {name: digits8}
@@ -36,36 +35,25 @@ if __name__ == "__main__":
 TORN = [b"", b"{", b'{"round":1,"si', b'{"round":0}\n{"round":1', b"\x00\x00\n", b"\n"]
 
 
-def start(tmp_path: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    """The program, as soon as it has loaded everything."""
-    program = tmp_path / "program.py"
-    program.write_text(PROGRAM)
-    command = [sys.executable, str(program), *arguments, "-q"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"ready\n"
-    return process
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "kills"), [(1, 10), (2, 3)])
 def test_kills_change_no_byte(tmp_path: Path, seeds: int, kills: int) -> None:
     source = tmp_path / "run.yaml"
     source.write_text(CONFIG.replace("SEEDS", str(seeds)))
-    started = time.monotonic()
+    begun = time.monotonic()
     run_seeds(load(str(source)), tmp_path / "whole", processes=1)
-    length = time.monotonic() - started
+    length = time.monotonic() - begun
     folder, luck = folder_of(load(str(source)), tmp_path), random.Random(seeds)
-    run, again = ["run", str(source), "-o", str(tmp_path)], ["resume", str(folder)]
+    run, again = ["run", str(source), "-o", str(tmp_path), "-q"], ["resume", str(folder), "-q"]
     for _ in range(kills):
-        process = start(tmp_path, *(again if (folder / "manifest.json").exists() else run))
+        process = ready(started(PROGRAM, *(again if (folder / "manifest.json").exists() else run)))
         time.sleep(luck.uniform(0.1, 0.6) * length)
         process.kill()
         process.communicate()
         for rows in folder.glob("seed-*/rows.jsonl"):
             with rows.open("ab") as file:
                 file.write(luck.choice(TORN))
-    last = start(tmp_path, *(again if (folder / "manifest.json").exists() else run))
+    last = started(PROGRAM, *(again if (folder / "manifest.json").exists() else run))
     last.communicate()
     assert last.returncode == 0
     for seed in range(seeds):
