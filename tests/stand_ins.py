@@ -45,7 +45,9 @@ def pattern_world(share: list[int], n: int, net: Callable[[Rng], nn.Module]) -> 
     y = torch.tensor(share).repeat(-(-n // len(share)))[:n]
     data = GroupedData.of(torch.zeros(n, 1), y, {}, Schema(("no", "yes")))
     world = World(data, (), net, Recipe(), keep_order=True)
-    return world, Audit(data.take(range(len(share) * 1000)))
+    few = len(share) * 1000
+    row = torch.arange(n, n + few)  # rows of their own: the audit shares none with the world
+    return world, Audit(GroupedData.of(torch.zeros(few, 1), y[:few], {}, data.schema, row=row))
 
 
 class Share(nn.Module):

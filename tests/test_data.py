@@ -98,6 +98,45 @@ class TestRelabel:
             rows(0, 1).relabel(torch.tensor([0]), round=1)
 
 
+class TestChanged:
+    """Rows that look different now are the same rows."""
+
+    def test_x_changes_and_provenance_stays(self) -> None:
+        data = blobs(5).relabel(torch.tensor([0, 1, 0, 1, 0]), round=3)
+        moved = data.with_x(data.x + 1)
+        assert torch.equal(moved.x, data.x + 1)
+        for name in ("y", "truth", "attributes", "origin", "born", "row"):
+            assert torch.equal(moved.columns()[name], data.columns()[name])
+        assert not moved.extends(data)
+        assert moved.append(data).extends(moved)
+
+    def test_an_x_of_another_kind_is_refused(self) -> None:
+        data = rows(0, 1)
+        for x in (torch.zeros(2, 3), torch.zeros(1, 2), torch.zeros(2, 2, dtype=torch.float64)):
+            with pytest.raises(
+                ValueError, match=r"x must have shape \(2, 2\) and type torch.float32"
+            ):
+                data.with_x(x)
+        with pytest.raises(ValueError, match="NaN or infinity, first in row 1"):
+            data.with_x(torch.tensor([[0.0, 0.0], [0.0, float("nan")]]))
+
+    def test_one_attribute_changes_and_the_others_stay(self) -> None:
+        data = blobs(4)
+        changed = data.with_attribute("sex", [1, 1, 0, 0])
+        assert changed.attribute("sex").tolist() == [1, 1, 0, 0]
+        assert torch.equal(changed.attribute("age"), data.attribute("age"))
+        assert torch.equal(data.attributes, blobs(4).attributes)
+        assert changed.attributes.dtype == torch.int32
+
+    def test_codes_of_another_attribute_are_refused(self) -> None:
+        with pytest.raises(ValueError, match="attribute 'sex' holds 2"):
+            blobs(2).with_attribute("sex", [0, 2])
+        with pytest.raises(ValueError, match=r"attribute 'sex' must have shape \(2,\)"):
+            blobs(2).with_attribute("sex", [0])
+        with pytest.raises(KeyError, match="no attribute 'gender'"):
+            blobs(2).with_attribute("gender", [0, 1])
+
+
 class TestWithout:
     """What is left of a pool."""
 

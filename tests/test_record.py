@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
 
@@ -183,3 +184,88 @@ def test_rows_to_show_are_ordinary_tensors_also_of_pictures_painted_later(tmp_pa
     kept = torch.load(tmp_path / "samples" / "00000.pt", weights_only=True)
     assert kept["x"].tolist() == [[[[7]], [[0]]], [[[0]], [[9]]]]
     assert kept["shown"] == ["a", "b"]
+
+
+def moves(n: int = 5) -> GroupedData:
+    """Rows of `rows(0, 90)`, the first n of them moved."""
+    data = rows(0, 90)
+    x = data.x.clone()
+    x[:n] += 1
+    return data.with_x(x)
+
+
+def chunk(folder: Path) -> dict[str, torch.Tensor]:
+    (path,) = (folder / "state").glob("rows-*.pt")
+    return dict(torch.load(path, weights_only=True))
+
+
+@pytest.mark.parametrize(("data", "x"), [(rows(0, 90), 0), (moves(), 90)])
+def test_of_the_worlds_rows_only_what_differs_is_written(
+    tmp_path: Path, data: GroupedData, x: int
+) -> None:
+    record = Record.open(tmp_path, MANIFEST)
+    record.begin(rows(0, 90), {})
+    record.append(Row(0, {"train": 90}, {}), data, {}, {})
+    assert {n: len(c) for n, c in chunk(tmp_path).items()} == {
+        "x": x, "truth": 0, "attributes": 0, "y": 90, "origin": 90, "born": 90, "row": 90
+    }  # fmt: skip
+    kept = Record.open(tmp_path, MANIFEST).load_state(rows(0, 90))
+    assert kept is not None
+    assert torch.equal(kept.data.x, data.x)
+
+
+def test_without_a_world_to_read_from_all_is_written(tmp_path: Path) -> None:
+    record = Record.open(tmp_path, MANIFEST)
+    record.append(Row(0, {"train": 90}, {}), moves(), {}, {})
+    assert len(chunk(tmp_path)["x"]) == 90
+
+
+def test_rows_that_changed_after_they_were_written_are_written_again(tmp_path: Path) -> None:
+    record = Record.open(tmp_path, MANIFEST)
+    record.begin(rows(0, 90), {})
+    still = rows(0, 90).take(range(40))
+    for round, data in enumerate((still, still.append(rows(0, 90).take(range(40, 90))), moves())):
+        record.append(Row(round, {"train": len(data)}, {}), data, {}, {})
+        kept = Record.open(tmp_path, MANIFEST).load_state(rows(0, 90))
+        assert kept is not None
+        assert torch.equal(kept.data.x, data.x)
+
+
+def test_a_record_of_an_older_version_is_continued(tmp_path: Path, whole: bytes) -> None:
+    live(Record.open(tmp_path / "r", MANIFEST), 1)
+    path = tmp_path / "r" / "state" / "current.json"
+    mark = json.loads(path.read_text())
+    assert mark.pop("whose")["loop.n0"] == "20"
+    path.write_text(json.dumps(mark))
+    live(Record.open(tmp_path / "r", MANIFEST))
+    assert (tmp_path / "r" / "rows.jsonl").read_bytes() == whole
+
+
+@pytest.mark.parametrize("on_disk", [True, False])
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"seed": "1"}, r"a run with seed=0, and this one has seed=1"),
+        ({"loop.n0": "61"}, r"a run with loop\.n0=20, and this one has loop\.n0=61"),
+        ({"loop": "Prune"}, r"a run with loop=Relabel, and this one has loop=Prune"),
+    ],
+)
+def test_rounds_of_another_run_are_not_continued(
+    tmp_path: Path, changed: dict[str, str], message: str, on_disk: bool
+) -> None:
+    whose = {"seed": "0", "loop": "Relabel", "loop.n0": "20"}
+    record = Record.open(tmp_path, {"config": {}}) if on_disk else Record()
+    record.begin(rows(0, 90), whose | changed)
+    record.begin(rows(0, 90), whose)  # nothing is committed yet
+    record.append(Row(0, {"train": 9}, {}), rows(0, 9), {}, {})
+    record = Record.open(tmp_path, {"config": {}}) if on_disk else record
+    with pytest.raises(ValueError, match=message):
+        record.begin(rows(0, 90), whose | changed)
+    record.begin(rows(0, 90), whose | {"loop.of a later version": "1"})
+
+
+def test_the_manifests_seed_is_the_runs_from_the_first_round_on(tmp_path: Path) -> None:
+    record = Record.open(tmp_path / "r", {"config": {"a": 1}, "seed": 3})
+    with pytest.raises(ValueError, match="seed=3, and this one has seed=0"):
+        live(record)
+    assert record.rows == []

@@ -39,7 +39,7 @@ RECIPE = Recipe(lr=0.5, batch=16, epochs=4)
 
 
 def new() -> Pairs:
-    return seeded(Pairs, 3)  # type: ignore[return-value]
+    return seeded(Pairs, 3)
 
 
 def world(n: int = 200) -> World:

@@ -149,9 +149,9 @@ def codes(name: str, values: Codes) -> Tensor:
 def _numbers(name: str, values: np.ndarray | Sequence[int]) -> Tensor:
     found = np.asarray(values)
     if found.dtype.kind not in "biuf":
-        shown = found.flat[0] if found.size else found
+        shown = ", ".join(map(repr, found.reshape(-1)[:3].tolist()))
         raise ValueError(
-            f"{name} must hold whole codes, got {shown!r} of type {found.dtype}; "
+            f"{name} must hold whole codes, got {found.dtype} such as {shown}; "
             "evenloop.worlds.from_arrays takes labels and groups by their names"
         )
     return torch.as_tensor(found)

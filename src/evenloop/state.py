@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -99,12 +98,10 @@ class Loop(Protocol):
 
     takes_structure: ClassVar[bool] = False
 
-    @abstractmethod
     def init(self, world: World, start: State | None, rng: Rng) -> State:
         """The state before round 0; `start` is what an earlier loop of a chain left."""
         ...
 
-    @abstractmethod
     def step(self, world: World, state: State, round: int, rng: Rng) -> tuple[State, Notes]:
         """One round: the state after it and what happened."""
         ...
@@ -134,7 +131,13 @@ def check_loop(loop: object) -> None:
     """
     if isinstance(loop, type):
         raise TypeError(f"loop must be a value, got the class; write {loop.__name__}(...)")
-    lacking = [name for name in LOOP if not callable(getattr(loop, name, None))]
+    empty = (Loop.init, Loop.step)  # what the protocol has is no way to begin or to go on
+    found = {name: getattr(loop, name, None) for name in LOOP}
+    lacking = [
+        name
+        for name, act in found.items()
+        if not callable(act) or getattr(act, "__func__", act) in empty
+    ]
     if lacking:
         raise TypeError(
             f"loop must be a Loop such as Relabel(...), got {type(loop).__name__}, which has no "
