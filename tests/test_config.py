@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from evenloop.config import ConfigError, RunConfig, load, pairs, preset_folder, preset_names
+from evenloop.inputs import construct
 from evenloop.loops import find
 from evenloop.loops.relabel import Relabel
 from evenloop.models import names as model_names
@@ -207,6 +208,60 @@ class TestSettings:
         assert load(str(file), ["human=3"]).digest() != load(str(file)).digest()
 
 
+class TestNumbersWrittenInSeveralWays:
+    """What means the same is the same experiment; presets keep the digests they always had."""
+
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            ("recipe.lr=1e-3", "recipe.lr=0.001"),
+            ("recipe.lr=1", "recipe.lr=1.0"),
+            ("relabel.human=3", "relabel.human=3.0"),
+            ("recipe.milestones=[1]", "recipe.milestones=[1.0]"),
+            ("tune.lr=1e-2", "tune.lr=0.01"),
+        ],
+    )
+    def test_they_are_one_experiment(self, file: Path, one: str, other: str) -> None:
+        source = "prune-cifar100-nft" if one.startswith("tune") else str(file)
+        first, second = load(source, [one]), load(source, [other])
+        assert first.digest() == second.digest()
+        assert first == second
+
+    def test_a_number_that_a_preset_holds_stays_as_it_writes_it(self) -> None:
+        name = "prune-cifar100-nft:small"
+        whole = load(name)
+        assert repr(whole.recipe["momentum"]) == "0.0"
+        for setting in ("recipe.momentum=0", "recipe.momentum=0.0"):
+            assert load(name, [setting]).digest() == whole.digest()
+        assert load(name, ["recipe.momentum=0.5"]).digest() != whole.digest()
+
+    def test_a_text_that_looks_like_a_number_stays_a_text(self) -> None:
+        config = load("digits", ["track='7'"])
+        assert config.track == "7"
+
+    def test_what_a_field_refuses_is_left_for_its_own_error(self, file: Path) -> None:
+        assert load(str(file), ["relabel.human=2.5"]).loop[0]["relabel"]["human"] == 2.5
+        assert load(str(file), ["relabel.human='2.5'"]).loop[0]["relabel"]["human"] == "2.5"
+        assert load(str(file), ["human=true"]).loop[0]["relabel"]["human"] is True
+
+    def test_options_of_a_net_are_handed_on_as_they_are(self, file: Path) -> None:
+        given = load(str(file), ["net={name: mlp, hidden: [8.0]}"]).net
+        assert repr(given["hidden"]) == "[8.0]"
+
+    def test_a_file_of_one_s_own_is_written_alike_too(self, tmp_path: Path) -> None:
+        digests = set()
+        for number in ("1e-2", "0.01", "1.0e-2"):
+            path = tmp_path / "own.yaml"
+            path.write_text(
+                "{world: digits8, loop: [{relabel: {n0: 40.0}}], net: mlp, "
+                f"recipe: {{lr: {number}}}, test_size: 9, rounds: 1}}"
+            )
+            config = load(str(path))
+            assert config.loop == [{"relabel": {"n0": 40}}]
+            digests.add(config.digest())
+        assert len(digests) == 1
+
+
 class TestShapes:
     """Parts of a file, before anything is laid on them."""
 
@@ -345,3 +400,16 @@ def test_a_ratio_is_not_a_number_of_base_60() -> None:
     for text, value in (("12", 12), ("-1.5", -1.5), ("0x10", 16), ("1_000", 1000), (".5", 0.5)):
         assert pairs([f"a={text}"]) == {"a": value}
     assert pairs(["a=yes", "b=2:4.5"]) == {"a": True, "b": "2:4.5"}
+
+
+def test_one_name_where_several_go_is_told_how_to_write_it(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(FILE + "by: sex\n")
+    with pytest.raises(ConfigError, match=r"^by = 'sex': several values go in .* write \[sex\]$"):
+        load(str(path))
+    path.write_text(FILE + "by: [sex]\n")
+    assert load(str(path)).by == ("sex",)
+    fields = {"path": "t.csv", "groups": "sex"}
+    with pytest.raises(ConfigError, match=r"^world table.groups = 'sex': several .* write \[sex\]"):
+        construct(WORLDS["table"], fields, "world table")
+    assert construct(WORLDS["table"], fields | {"groups": ["sex"]}, "world table")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from evenloop.inputs import ConfigError, first_error
+from evenloop.notation import written_alike
 from evenloop.overrides import apply, merged, pairs, read_file, shaped
 from evenloop.words import nearest
 
@@ -163,14 +165,20 @@ def load(source: str, overrides: Sequence[str] = ()) -> RunConfig:
         raw = merged(raw, variant)
     _no_unknown(raw)
     raw = shaped(raw)
+    before = {} if _is_file(source) else deepcopy(raw)
     apply(raw, overrides, RunConfig.model_fields)
+    raw = written_alike(raw, before)
     raw["seeds"] = _seeds(raw.get("seeds", 1))
     return _checked(raw)
 
 
+def _is_file(source: str) -> bool:
+    return source.endswith((".yaml", ".yml"))
+
+
 def _raw(source: str) -> tuple[dict[str, Any], bool]:
     name, _, variant = source.partition(":")
-    if source.endswith((".yaml", ".yml")):
+    if _is_file(source):
         path, small, name = Path(source), False, Path(source).stem
         if not path.exists():
             raise ConfigError(f"no file {source!r}; give a preset's name or an existing .yaml file")

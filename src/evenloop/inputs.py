@@ -52,4 +52,6 @@ def first_error(error: ValidationError, where: str) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
         return f"{where}: {message}"
+    if first["type"] in ("tuple_type", "list_type") and isinstance(first["input"], str):
+        message = f"several values go in brackets, one alone too: write [{first['input']}]"
     return f"{path} = {first['input']!r}: {message}"
