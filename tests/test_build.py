@@ -121,3 +121,21 @@ def test_a_heuristic_that_no_draw_of_the_net_can_answer_is_refused(file: str) ->
         check(config(file, "track=null", asks))
     assert check(config(file, "track=null", asks, "net={name: dropout-mlp}")) == ()
     assert check(config(file, "track=null", asks, "posterior=ensemble")) == ()
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"), [("ab", ""), ("aa", "all 60 rows are of one class, 'a', so a model")]
+)
+def test_rows_of_one_class_are_refused(tmp_path: Path, labels: str, message: str) -> None:
+    rows = ["x,label", *(f"{i},{labels[i % 2]}" for i in range(60))]
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        f"{{world: {{name: table, path: {tmp_path / 't.csv'}}}, test_size: 20, rounds: 1, "
+        "loop: [{relabel: {n0: 5, human: 1, machine: 2}}], net: logistic, recipe: logistic}"
+    )
+    if message:
+        with pytest.raises(ConfigError, match=f"world: {message}"):
+            check(load(str(path)))
+    else:
+        assert check(load(str(path))) == ()

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from evenloop.config import ConfigError, RunConfig, load, pairs, preset_folder, preset_names
-from evenloop.inputs import construct
 from evenloop.loops import find
 from evenloop.loops.relabel import Relabel
 from evenloop.models import names as model_names
@@ -400,16 +399,3 @@ def test_a_ratio_is_not_a_number_of_base_60() -> None:
     for text, value in (("12", 12), ("-1.5", -1.5), ("0x10", 16), ("1_000", 1000), (".5", 0.5)):
         assert pairs([f"a={text}"]) == {"a": value}
     assert pairs(["a=yes", "b=2:4.5"]) == {"a": True, "b": "2:4.5"}
-
-
-def test_one_name_where_several_go_is_told_how_to_write_it(tmp_path: Path) -> None:
-    path = tmp_path / "run.yaml"
-    path.write_text(FILE + "by: sex\n")
-    with pytest.raises(ConfigError, match=r"^by = 'sex': several values go in .* write \[sex\]$"):
-        load(str(path))
-    path.write_text(FILE + "by: [sex]\n")
-    assert load(str(path)).by == ("sex",)
-    fields = {"path": "t.csv", "groups": "sex"}
-    with pytest.raises(ConfigError, match=r"^world table.groups = 'sex': several .* write \[sex\]"):
-        construct(WORLDS["table"], fields, "world table")
-    assert construct(WORLDS["table"], fields | {"groups": ["sex"]}, "world table")

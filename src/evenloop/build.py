@@ -26,7 +26,7 @@ from evenloop.recipe import RECIPES, Recipe
 from evenloop.record import kept_models
 from evenloop.rng import Rng
 from evenloop.seams import Writes, check_separable
-from evenloop.sources import generated, rows
+from evenloop.sources import dropped, generated, rows
 from evenloop.trial import check_net
 from evenloop.worlds.images import pixel_moments
 from evenloop.worlds.prepare import holdout, imbalanced
@@ -38,7 +38,10 @@ _PIXELS = 10_000_000  # of each channel that a world's moments are measured on
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
-    """One seed's run, ready to go; `notes` are sentences to read before it."""
+    """One seed's run, ready to go.
+
+    `notes` are sentences to read before it, `alarms` those that stand above its report as well.
+    """
 
     loop: Loop
     world: World
@@ -47,6 +50,7 @@ class Job:
     rounds: int
     seed: int
     notes: tuple[str, ...] = ()
+    alarms: tuple[str, ...] = ()
 
 
 def assemble(config: RunConfig, seed: int) -> Job:
@@ -60,6 +64,8 @@ def assemble(config: RunConfig, seed: int) -> Job:
     loop, recipe = _loop(config, seed), _recipe(config)
     data, normalisation, structured = rows(config, config.world, seed)
     _compatible(config, recipe, structured is not None)
+    _several_classes(data)
+    gone = dropped(config, seed)
     try:
         check_labels(loop, data)
     except ValueError as error:
@@ -76,7 +82,8 @@ def assemble(config: RunConfig, seed: int) -> Job:
     world = _world(config, train, recipe, normalisation, structured)
     reading = None if structured is None else structured.reading
     audit = Audit(held_out, world.by, reading=reading, draws=config.audit_draws)
-    return Job(loop, world, audit, claims, config.rounds, seed, notes)
+    said = ((), ()) if gone is None else (gone.notes(), gone.alarms())
+    return Job(loop, world, audit, claims, config.rounds, seed, notes + said[0], said[1])
 
 
 def _world(
@@ -130,6 +137,18 @@ def _compatible(config: RunConfig, recipe: Recipe, structured: bool) -> None:
             )
 
 
+def _several_classes(data: GroupedData) -> None:
+    """Raise `ConfigError` where all rows are of one class: whatever is learned is right there."""
+    if data.schema.structure is not None or not len(data):
+        return
+    low, high = int(data.truth.min()), int(data.truth.max())
+    if low == high:
+        raise ConfigError(
+            f"world: all {len(data)} rows are of one class, {data.schema.classes[low]!r}, so a "
+            "model has nothing to learn and every accuracy would be 1; look at the label column"
+        )
+
+
 def _held_out(data: GroupedData, config: RunConfig, rng: Rng) -> tuple[GroupedData, GroupedData]:
     """The train side and the audit split, both in the run's random order."""
     if config.audit == "random":
@@ -181,7 +200,7 @@ def check(config: RunConfig) -> tuple[str, ...]:
             f"batch={recipe.batch} is larger than the first training set of {n} rows and short "
             f"batches are dropped; set batch to at most {n} or drop_last=false"
         )
-    return (*job.notes, *job.loop.foreseen(job.world))
+    return (*job.notes, *job.alarms, *job.loop.foreseen(job.world))
 
 
 def _try(job: Job, config: RunConfig) -> None:

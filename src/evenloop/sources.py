@@ -12,10 +12,11 @@ from evenloop.config import RunConfig
 from evenloop.data import GroupedData
 from evenloop.inputs import ConfigError, construct, known
 from evenloop.readings import HasStructure, Structured
+from evenloop.worlds.dropped import Dropped, SaysDropped
 from evenloop.worlds.features import EMBEDDINGS, Embedding
 from evenloop.worlds.generated import apart, as_generated, with_weights
 
-__all__ = ["generated", "rows"]
+__all__ = ["dropped", "generated", "rows"]
 
 
 def rows(
@@ -62,6 +63,11 @@ def generated(
     return data, more if made is None else as_generated(made, data).append(more)
 
 
+def dropped(config: RunConfig, seed: int) -> Dropped | None:
+    """Whom the world leaves out because a value is missing; None where it says nothing."""
+    return _dropped(_world_key(config.world, seed))
+
+
 def _world_key(world: Mapping[str, Any], seed: int) -> str:
     """A world's values as text, with the run's seed where they ask for it."""
     if world.get("seed") == "run":
@@ -74,13 +80,23 @@ def _embedded(key: str, embedding: Embedding) -> GroupedData:
     return embedding(_source(key)[0])
 
 
-# Few: a world with `seed: run` differs from seed to seed, and whole sets would pile up.
 @lru_cache(maxsize=4)
-def _source(key: str) -> tuple[GroupedData, Any, Structured | None]:
+def _dropped(key: str) -> Dropped | None:
+    source = _named(key)
+    return source.left_out() if isinstance(source, SaysDropped) else None
+
+
+def _named(key: str) -> Any:
     values = json.loads(key)
     name = values.pop("name", None)
     known(name, worlds.names(), "world")
-    source = construct(worlds.WORLDS[name], values, f"world {name}")
+    return construct(worlds.WORLDS[name], values, f"world {name}")
+
+
+# Few: a world with `seed: run` differs from seed to seed, and whole sets would pile up.
+@lru_cache(maxsize=4)
+def _source(key: str) -> tuple[GroupedData, Any, Structured | None]:
+    source = _named(key)
     data = source.load()
     structured = source.structured() if isinstance(source, HasStructure) else None
     return data, source.normalisation, structured

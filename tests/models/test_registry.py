@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -161,3 +163,19 @@ def test_stacked_nets_answer_as_each_alone() -> None:
 
     together = torch.func.vmap(one)(parameters, buffers)
     torch.testing.assert_close(together, torch.stack([net(x) for net in nets]))
+
+
+@pytest.mark.parametrize("name", ["mlp", "dropout-mlp"])
+@pytest.mark.parametrize("hidden", ["16", 16, [0], [8, "4"], [2.0], [True], None])
+def test_hidden_layers_are_a_list_of_widths(name: str, hidden: Any) -> None:
+    with pytest.raises(ValueError, match=f"{name}: hidden must list the width .* write hidden="):
+        build(name, features=3, classes=2, hidden=hidden, seed=0)
+    for good in ([16], (8, 4)):
+        assert build(name, features=3, classes=2, hidden=good, seed=0).head.in_features == good[-1]
+
+
+def test_a_count_that_is_no_matter_of_the_data_is_told_so() -> None:
+    with pytest.raises(ValueError, match=r"width must be .* got 0; set width to a whole number"):
+        build("dropout-cnn", channels=1, size=8, classes=2, width=0, seed=0)
+    with pytest.raises(ValueError, match=r"classes must .* set classes to what the data holds"):
+        build("dropout-cnn", channels=1, size=8, classes=0, seed=0)

@@ -139,3 +139,18 @@ def test_parameters_are_checked_at_once() -> None:
         Arrays("a.npz", channels="middle")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="pixel_range must be"):
         Arrays("a.npz", pixel_range=(2, 2))
+
+
+def test_what_is_wrong_with_arrays_is_told_with_their_path(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, x=np.zeros((3, 2)), y=np.zeros(2, int))
+    with pytest.raises(ValueError, match=r"arrays in .*a\.npz: y must have shape \(3,\) like x"):
+        Arrays(path).load()
+    np.savez(path, x=np.zeros((3, 2)), y=np.array([0, 1, 0]))
+    assert len(Arrays(path).load()) == 3
+
+
+@pytest.mark.parametrize("shape", [(), (0, 2)])
+def test_arrays_without_a_row_are_told(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="x must hold at least one row, got shape"):
+        from_arrays(np.zeros(shape), [])

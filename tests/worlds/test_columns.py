@@ -203,3 +203,48 @@ def test_features_are_wanted_and_the_scale_is_known() -> None:
         encode(frame, [])
     with pytest.raises(ValueError, match="did you mean 'standard'"):
         encode(frame, ["f"], "standrad")
+
+
+def with_slip(slip: object) -> pd.DataFrame:
+    income = [str(n) for n in range(40)]
+    income[7] = slip  # type: ignore[call-overload]
+    return pd.DataFrame({"income": income})
+
+
+def test_a_slip_among_numbers_is_named_with_its_row() -> None:
+    message = "'income' holds numbers but for 1 of 40 cells, first 'abc' in row 7; mend or empty"
+    with pytest.raises(ValueError, match=message):
+        encode(with_slip("abc"), ["income"])
+    with pytest.raises(ValueError, match=message):
+        code(with_slip("abc")["income"], "income", edges=(10,))
+
+
+def test_categories_that_look_like_numbers_pass() -> None:
+    grades = pd.DataFrame({"grade": [str(n % 12) for n in range(60)] + ["K"]})
+    assert encode(grades, ["grade"]).names[-1] == "grade=K"
+    assert len(encode(with_slip("41"), ["income"]).names) == 40  # texts one and all
+    half = pd.DataFrame({"code": [str(n) if n % 2 else f"x{n}" for n in range(60)]})
+    assert len(encode(half, ["code"]).names) == 60
+
+
+@pytest.mark.parametrize("cell", [{"a": 1}, ["a"], ("a",), np.zeros(2)])
+def test_a_column_of_lists_or_records_is_no_category(cell: object) -> None:
+    frame = pd.DataFrame({"z": pd.Series(["b", cell], dtype=object)})
+    with pytest.raises(ValueError, match=r"column 'z' holds \w+s, first in row 1; give texts"):
+        encode(frame, ["z"])
+    with pytest.raises(ValueError, match="column 'z' holds"):
+        group_column(frame, "z", "the table")
+    mixed = pd.Series(["b", 1, True, None], dtype=object)
+    assert code(mixed, "z").names == ("1", "True", "b", "unknown")
+
+
+def test_a_column_that_is_there_twice_is_told() -> None:
+    twice = pd.DataFrame([[1, 2, "f"]], columns=["n", "n", "sex"])
+    with pytest.raises(ValueError, match="the table has more than one column 'n'; rename"):
+        need_columns(twice, ["sex"], "the table")
+    need_columns(pd.DataFrame({"n": [1], "sex": ["f"]}), ["sex"], "the table")
+
+
+def test_a_missing_label_names_the_way_out() -> None:
+    with pytest.raises(ValueError, match=r"first in row 1; drop those rows \(missing=drop in a ta"):
+        code_labels(series("a", None), "y")

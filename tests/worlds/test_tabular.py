@@ -24,7 +24,7 @@ def test_a_table(tmp_path: Path) -> None:
     assert source.encoding() == (
         "age (minus 20, over 40)", "sex=f", "sex=m", "job=cook", "job=unknown",
     )  # fmt: skip
-    assert source.left_out() == 0
+    assert source.left_out().dropped == 0
     assert source.normalisation is None
     blind = Table(path, leave_out=("sex", "age"))
     assert blind.encoding() == ("job=cook", "job=unknown")
@@ -35,10 +35,20 @@ def test_rows_left_out_are_counted(tmp_path: Path) -> None:
     frame = pd.DataFrame({"n": [1.0, None, 3.0, 4.0], "label": ["a", "b", None, "b"]})
     frame.to_parquet(path)
     source = Table(path, missing="drop")
-    assert source.left_out() == 2
+    assert (source.left_out().kept, source.left_out().dropped) == (2, 2)
     assert len(source.load()) == 2
     with pytest.raises(ValueError, match="label 'label' is missing in 1 of 4 rows"):
         Table(path).load()
+
+
+def test_a_table_without_rows_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("age,sex,label\n")
+    for missing in ("error", "drop"):
+        with pytest.raises(ValueError, match="has no rows, only the columns age, sex, label"):
+            Table(path, missing=missing).load()  # type: ignore[arg-type]
+    path.write_text("age,sex,label\n3,f,0\n")
+    assert len(Table(path).load()) == 1
 
 
 def test_a_table_checks_its_parameters() -> None:

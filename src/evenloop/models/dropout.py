@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from evenloop.models.shape import Size, image, positive, width_of
+from evenloop.models.shape import Size, image, positive, width_of, widths
 
 __all__ = ["DropoutCNN", "DropoutMLP", "dropout_cnn", "dropout_mlp"]
 
@@ -70,11 +70,11 @@ class DropoutMLP(nn.Module):
         super().__init__()
         positive("dropout-mlp", features=features, classes=classes)
         _check_rate("dropout-mlp", dropout)
+        hidden = widths("dropout-mlp", hidden)
         if not hidden:
             raise ValueError("dropout-mlp: hidden must list at least one layer; or use 'logistic'")
         layers: list[nn.Module] = []
         for fan_in, fan_out in pairwise((features, *hidden)):
-            positive("dropout-mlp", hidden=fan_out)
             layers += [nn.Linear(fan_in, fan_out), nn.ReLU(), nn.Dropout(dropout)]
         self.body = nn.Sequential(*layers)
         self.head = nn.Linear(hidden[-1], classes)

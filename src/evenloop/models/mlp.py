@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from evenloop.models.shape import Size, positive, width_of
+from evenloop.models.shape import Size, positive, width_of, widths
 
 __all__ = ["MLP", "logistic", "mlp"]
 
@@ -30,14 +30,12 @@ class MLP(nn.Module):
     def __init__(self, features: int, classes: int, hidden: Sequence[int] = (64,)) -> None:
         super().__init__()
         positive("mlp", features=features, classes=classes)
-        for width in hidden:
-            positive("mlp", hidden=width)
-        widths = [features, *hidden]
+        sizes = [features, *widths("mlp", hidden)]
         layers: list[nn.Module] = []
-        for fan_in, fan_out in pairwise(widths):
+        for fan_in, fan_out in pairwise(sizes):
             layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
         self.body = nn.Sequential(*layers)
-        self.head = nn.Linear(widths[-1], classes)
+        self.head = nn.Linear(sizes[-1], classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, classes) of x (N, ...)."""

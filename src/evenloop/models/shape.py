@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["Size", "image", "positive", "width_of"]
+from collections.abc import Sequence
+
+__all__ = ["Size", "image", "positive", "width_of", "widths"]
+
+OF_DATA = ("channels", "classes", "features", "size")  # fields that the data decides
 
 Size = int | tuple[int, int]
 """Side of a square image in pixels, or (height, width)."""
@@ -15,10 +19,30 @@ def positive(model: str, **fields: object) -> None:
     """
     for field, value in fields.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            fix = "to what the data holds" if field in OF_DATA else "to a whole number such as 16"
             raise ValueError(
                 f"{model}: {field} must be an integer of at least 1, got {value!r}; "
-                f"set {field} to what the data holds"
+                f"set {field} {fix}"
             )
+
+
+def widths(model: str, hidden: object) -> tuple[int, ...]:
+    """The widths of hidden layers, first layer first.
+
+    Raises:
+        ValueError: no list of integers of at least 1.
+
+    >>> widths("mlp", [64, 32])
+    (64, 32)
+    """
+    listed = isinstance(hidden, Sequence) and not isinstance(hidden, (str, bytes))
+    sizes = tuple(hidden) if isinstance(hidden, Sequence) else ()
+    if not listed or any(type(size) is not int or size < 1 for size in sizes):
+        raise ValueError(
+            f"{model}: hidden must list the width of each hidden layer, integers of at least 1, "
+            f"got {hidden!r}; write hidden=[16] for one layer of 16"
+        )
+    return sizes
 
 
 def image(

@@ -141,10 +141,10 @@ class CellIndex:
         """(C,) float64 members of each label in a batch of `total`: its share of REAL rows."""
         return self.share.sum(1) * total
 
-    def check_batch(self, batch_size: int) -> None:
+    def check_batch(self, batch_size: object) -> None:
         """Raise `ValueError` unless a batch can hold a row of every cell that has real rows."""
         present = int(self.present.sum())
-        if not isinstance(batch_size, Integral) or batch_size < present:
+        if not isinstance(batch_size, Integral) or int(batch_size) < present:
             raise ValueError(
                 f"batch_size must be at least the number of cells, {present}, so that each can be "
                 f"drawn; got {batch_size!r}"

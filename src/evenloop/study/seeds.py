@@ -120,6 +120,7 @@ def _manifest(config: RunConfig, job: Job, how: How) -> dict[str, Any]:
         "config": config.identity(),
         "seed": job.seed,
         "notes": list(job.notes),
+        **({"alarms": list(job.alarms)} if job.alarms else {}),
         "trainer": "stacked" if how == "stacked" else "plain",
         **code(),
         "threads": torch.get_num_threads(),

@@ -68,14 +68,17 @@ class Arrays:
         """Rows in the arrays' order. Raises what `from_arrays` raises, with the path."""
         path = find_root(self, self.path, "an .npz file or a folder of .npy files", "path")
         found = _read(path, (self.x, self.y, *self.groups))
-        return from_arrays(
-            found[self.x],
-            found[self.y],
-            groups={g: found[g] for g in self.groups},
-            classes=self.classes,
-            channels=self.channels,
-            pixel_range=self.pixel_range,
-        )
+        try:
+            return from_arrays(
+                found[self.x],
+                found[self.y],
+                groups={g: found[g] for g in self.groups},
+                classes=self.classes,
+                channels=self.channels,
+                pixel_range=self.pixel_range,
+            )
+        except ValueError as error:
+            raise ValueError(f"arrays in {path}: {error}") from error
 
 
 def _read(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
@@ -137,6 +140,8 @@ def from_arrays(
     check_choice("channels", channels, CHANNELS)
     _check_range(pixel_range)
     inputs = _numpy(x)
+    if not inputs.ndim or not len(inputs):
+        raise ValueError(f"x must hold at least one row, got shape {inputs.shape}")
     columns = {"y": y, **(groups or {})}
     series = {}
     for name, values in columns.items():

@@ -37,6 +37,8 @@ MISSING = ("", "NA", "NaN", "nan", "null")
 """Cells of a CSV file that are read as missing."""
 SCALES = ("standard", "minmax", "none")
 _MOST_CODES = 20  # distinct numbers beyond which a group column is taken to want bins
+_NESTED = (dict, list, tuple, set, np.ndarray)
+_MOST_ODD = 0.1  # share of texts up to which a column of numbers is taken to have a slip
 _MOST_CATEGORIES = 200  # distinct texts beyond which a feature is taken to be a name or a date
 
 
@@ -92,7 +94,14 @@ def read_table(path: Path | str) -> pd.DataFrame:
 
 
 def need_columns(frame: pd.DataFrame, names: Sequence[str], where: str) -> None:
-    """Raise `ValueError` naming the first of `names` that is no column, and the nearest that is."""
+    """Whether every one of `names` is a column, and no column is there twice.
+
+    Raises:
+        ValueError: naming the first that is not, and the nearest that is.
+    """
+    twice = frame.columns[frame.columns.duplicated()]
+    if len(twice):
+        raise ValueError(f"{where} has more than one column {twice[0]!r}; rename or drop one")
     for name in names:
         if name not in frame.columns:
             raise ValueError(f"{where} has no column {name!r}; {nearest(name, map(str, frame))}")
@@ -121,12 +130,13 @@ def code(column: pd.Series, name: str, edges: Sequence[float] = ()) -> Coded:
     ([0, 1, 3], ('<18', '[18, 65)', '>=65', 'unknown'))
 
     Raises:
-        ValueError: edges on a column that is not numeric, or a number with so many distinct values
-            that edges are needed.
+        ValueError: edges on a column that is not numeric, a number with so many distinct values
+            that edges are needed, or cells that are lists or records.
     """
     missing = column.isna().to_numpy()
     if edges:
         if not is_numeric(column):
+            _check_odd(column, name, "")
             raise ValueError(f"bins are given for {name!r}, which is not numeric")
         values = column.to_numpy(np.float64, na_value=np.nan)
         codes = np.searchsorted(np.asarray(edges, np.float64), values, side="right")
@@ -161,11 +171,44 @@ def _distinct(
             )
         names = tuple(f"{v:g}" for v in values)
     else:
+        _check_plain(present, name)
         inverse, texts = pd.factorize(present.astype(str).to_numpy(object), sort=True)
         names = tuple(str(t) for t in texts)
     codes = np.full(len(column), -1, np.int64)
     codes[~missing] = inverse
     return codes, names
+
+
+def _check_plain(column: pd.Series, name: str) -> None:
+    """Raise `ValueError` where a cell is a list or a record: as a text it would be a category."""
+    if column.dtype != object:
+        return
+    nested = column.map(lambda cell: isinstance(cell, _NESTED)).to_numpy(bool)
+    if nested.any():
+        row = _first_row(column, nested)
+        raise ValueError(
+            f"column {name!r} holds {type(column.iloc[int(nested.argmax())]).__name__}s, first in "
+            f"row {row}; give texts or numbers, or leave the column out"
+        )
+
+
+def _check_odd(column: pd.Series, name: str, unless: str) -> None:
+    """Raise `ValueError` where a column holds numbers but for a few cells; `unless` says who may.
+
+    Few distinct numbers beside texts are taken for the codes of a category.
+    """
+    import pandas as pd
+
+    given = column[column.notna()]
+    numbers = pd.to_numeric(given.astype(str), errors="coerce")
+    odd = numbers.isna().to_numpy()
+    if not odd.any() or odd.mean() > _MOST_ODD or numbers.nunique() <= _MOST_CODES:
+        return
+    cell = str(given.iloc[int(odd.argmax())])
+    raise ValueError(
+        f"{name!r} holds numbers but for {odd.sum()} of {len(given)} cells, first {cell!r} in row "
+        f"{_first_row(given, odd)}; mend or empty them{unless}"
+    )
 
 
 def _first_row(column: pd.Series, flags: NDArray[np.bool_]) -> object:
@@ -228,7 +271,8 @@ def code_labels(column: pd.Series, name: str, classes: Sequence[str] = ()) -> Co
     if missing.any():
         raise ValueError(
             f"label {name!r} is missing in {missing.sum()} of {len(column)} rows, first in row "
-            f"{_first_row(column, missing)}; drop those rows or name their class"
+            f"{_first_row(column, missing)}; drop those rows (missing=drop in a table) or name "
+            "their class"
         )
     if is_numeric(column):
         return _code_numbers(column, name, classes)
@@ -279,8 +323,8 @@ def encode(frame: pd.DataFrame, columns: Sequence[str], scale: str = "standard")
     ([[-1.0, 1.0, 0.0], [1.0, 0.0, 1.0]], ('hours (minus 2, over 1)', 'sex=f', 'sex=m'))
 
     Raises:
-        ValueError: a number is missing or infinite, a category has too many values, or there is no
-            column.
+        ValueError: a number is missing or infinite, a column of numbers holds a few texts, a
+            category has too many values, or there is no column.
     """
     check_choice("scale", scale, SCALES)
     if not columns:
@@ -295,6 +339,7 @@ def encode(frame: pd.DataFrame, columns: Sequence[str], scale: str = "standard")
 
 def _feature(column: pd.Series, name: str, scale: str) -> tuple[NDArray[np.float64], list[str]]:
     if not is_numeric(column):
+        _check_odd(column, name, ", leave the column out, or write a category's codes in words")
         coded = code(column, name)
         if len(coded.names) > _MOST_CATEGORIES:
             raise ValueError(

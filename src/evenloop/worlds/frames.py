@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evenloop.data import Attribute, GroupedData, Schema
 from evenloop.worlds.base import check_choice
@@ -17,6 +18,7 @@ from evenloop.worlds.columns import (
     group_column,
     need_columns,
 )
+from evenloop.worlds.dropped import Dropped, Split
 from evenloop.worlds.images import decode
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "POLICIES",
     "assemble",
+    "dropped",
     "feature_columns",
     "group_columns",
     "images_from_frame",
@@ -148,21 +151,83 @@ def feature_columns(
     return [c for c in chosen if c not in leave_out]
 
 
+def _present(frame: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.bool_]:
+    """(N, F) whether a row has the number of each column of numbers; texts may be missing."""
+    numbers = frame[list(columns)].select_dtypes("number")
+    there: NDArray[np.bool_] = np.isfinite(numbers.to_numpy(np.float64, na_value=np.nan))
+    return there
+
+
+def _whole(
+    frame: pd.DataFrame, target: str, columns: Sequence[str], missing: str
+) -> NDArray[np.bool_]:
+    """(N,) whether a row is used: all are, or with missing="drop" those that lack nothing."""
+    check_choice("missing", missing, POLICIES)
+    if missing == "error":
+        return np.ones(len(frame), bool)
+    return _present(frame, columns).all(axis=1) & frame[target].notna().to_numpy()
+
+
 def usable(frame: pd.DataFrame, target: str, columns: Sequence[str], missing: str) -> pd.DataFrame:
     """The rows to use: all, or with missing="drop" those with a label and every number there.
 
     Raises:
         ValueError: `missing` is another word, or no row is left.
     """
-    check_choice("missing", missing, POLICIES)
-    if missing == "error":
-        return frame
-    numbers = frame[list(columns)].select_dtypes("number")
-    whole = np.isfinite(numbers.to_numpy(np.float64, na_value=np.nan)).all(axis=1)
-    kept: pd.DataFrame = frame[whole & frame[target].notna()]
-    if not len(kept):
+    whole = _whole(frame, target, columns, missing)
+    if len(frame) and not whole.any():
         raise ValueError(f"missing=drop leaves none of {len(frame)} rows; leave a column out")
+    kept: pd.DataFrame = frame[whole]
     return kept
+
+
+def dropped(
+    frame: pd.DataFrame,
+    *,
+    target: str,
+    columns: Sequence[str],
+    groups: Sequence[str] = (),
+    classes: Sequence[str] = (),
+    missing: str = "drop",
+    where: str = "the table",
+) -> Dropped:
+    """Whom `missing` leaves out: rows kept and dropped of every group and class.
+
+    Args:
+        frame: N rows.
+        target: the label column; rows without a label are of no class.
+        columns: the feature columns.
+        groups, classes, missing, where: as for `table_from_frame`.
+
+    >>> import pandas as pd
+    >>> frame = pd.DataFrame({"n": [1, None, 3], "sex": ["f", "f", "m"], "paid": ["a", "b", "b"]})
+    >>> dropped(frame, target="paid", columns=["n"], groups=["sex"]).notes()[1]
+    'left out by sex: f 1 of 2 (50.0%), m 0 of 1 (0.0%)'
+    """
+    whole = _whole(frame, target, columns, missing)
+    numbers = frame[list(columns)].select_dtypes("number").columns
+    short = dict(zip(map(str, numbers), (~_present(frame, columns)).sum(0).tolist(), strict=True))
+    lacking = {**short, target: int(frame[target].isna().sum())}
+    label = _labels(frame, target, classes, missing)
+    parts = {**group_columns(frame, groups, where), target: label}
+    return Dropped(
+        int(whole.sum()),
+        int((~whole).sum()),
+        {name: n for name, n in lacking.items() if n},
+        {name: Split.of(coded.codes, coded.names, whole) for name, coded in parts.items()},
+    )
+
+
+def _labels(frame: pd.DataFrame, target: str, classes: Sequence[str], missing: str) -> Coded:
+    """The label column as codes; -1 where it is missing and such rows are dropped."""
+    column = frame[target]
+    if missing == "error":
+        return code_labels(column, target, classes)
+    given = column.notna().to_numpy()
+    coded = code_labels(column[given], target, classes)
+    codes = np.full(len(column), -1, np.int64)
+    codes[given] = coded.codes
+    return Coded(codes, coded.names)
 
 
 def table_from_frame(
@@ -188,7 +253,8 @@ def table_from_frame(
         features: feature columns; by default every column but the target.
         leave_out: columns that are no features.
         scale: "standard", "minmax" or "none".
-        missing: "error", or "drop" rows that lack a number or a label.
+        missing: "error", or "drop" rows that lack a number or a label; `dropped` says whose. A
+            group or class that loses all its rows stays in the schema, without a row.
         vocabulary: group column -> all its values in the order of their codes, also absent ones.
         where: what to call the frame in an error.
 
@@ -199,10 +265,17 @@ def table_from_frame(
     ([[-1.0], [1.0]], [0, 1], ['sex', 'age'])
 
     Raises:
-        ValueError: a column is missing, or a value cannot be used.
+        ValueError: there is no row, a column is missing or there twice, or a value cannot be used.
     """
     columns = feature_columns(frame, target, features, leave_out, where)
-    frame = usable(frame, target, columns, missing)
-    label = code_labels(frame[target], target, classes)
+    if not len(frame):
+        raise ValueError(f"{where} has no rows, only the columns {', '.join(map(str, frame))}")
+    kept, whole = usable(frame, target, columns, missing), _whole(frame, target, columns, missing)
+    label = _labels(frame, target, classes, missing)
     coded = group_columns(frame, groups, where, vocabulary)
-    return assemble(encode(frame, columns, scale).x, label, coded)
+    x = encode(kept, columns, scale).x
+    return assemble(x, _rows(label, whole), {name: _rows(c, whole) for name, c in coded.items()})
+
+
+def _rows(coded: Coded, keep: NDArray[np.bool_]) -> Coded:
+    return Coded(coded.codes[keep], coded.names)

@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from evenloop.data import GroupedData
 from evenloop.worlds.base import Card, Normalisation, check_choice, find_file, find_root
 from evenloop.worlds.columns import SCALES, encode, need_columns, read_table
-from evenloop.worlds.frames import POLICIES, feature_columns, table_from_frame, usable
+from evenloop.worlds.dropped import Dropped
+from evenloop.worlds.frames import (
+    POLICIES,
+    dropped,
+    feature_columns,
+    table_from_frame,
+    usable,
+)
 from evenloop.worlds.listing import listed
 
 if TYPE_CHECKING:
@@ -56,7 +63,8 @@ class Table:
         features: feature columns; by default every column but the target.
         leave_out: columns that are no features.
         scale: "standard", "minmax" or "none", for numbers; texts become one 0/1 column per value.
-        missing: "error", or "drop" rows that lack a number or the label.
+        missing: "error", or "drop" rows that lack a number or the label; whom that leaves out is
+            told before a run and in its report.
     """
 
     name: ClassVar[str] = "table"
@@ -91,7 +99,7 @@ class Table:
 
     def load(self) -> GroupedData:
         """Rows in the table's order. Raises what `table_from_frame` and `listing.listed` raise."""
-        frame, _ = self._read()
+        frame = read_table(self.path)
         data = table_from_frame(
             frame,
             target=self.target,
@@ -100,19 +108,31 @@ class Table:
             features=self.features,
             leave_out=self._aside,
             scale=self.scale,
+            missing=self.missing,
             where=str(self.path),
         )
+        kept = usable(frame, self.target, self._columns(frame), self.missing)
         named = {"split": self.split, "source": self.source, "weight": self.weight}
-        return listed(data, frame, str(self.path), **named)
+        return listed(data, kept, str(self.path), **named)
 
     def encoding(self) -> tuple[str, ...]:
         """How each of the F columns of `x` is made, in words."""
-        frame, columns = self._read()
-        return encode(frame, columns, self.scale).names
+        frame = read_table(self.path)
+        columns = self._columns(frame)
+        return encode(usable(frame, self.target, columns, self.missing), columns, self.scale).names
 
-    def left_out(self) -> int:
-        """How many rows `missing` drops."""
-        return len(read_table(self.path)) - len(self._read()[0])
+    def left_out(self) -> Dropped:
+        """Whom `missing` drops: rows kept and dropped of every group and class."""
+        frame = read_table(self.path)
+        return dropped(
+            frame,
+            target=self.target,
+            columns=self._columns(frame),
+            groups=self.groups,
+            classes=self.classes,
+            missing=self.missing,
+            where=str(self.path),
+        )
 
     @property
     def _aside(self) -> tuple[str, ...]:
@@ -120,11 +140,9 @@ class Table:
         said = (self.split, self.source, self.weight)
         return (*self.leave_out, *(name for name in said if name))
 
-    def _read(self) -> tuple[pd.DataFrame, list[str]]:
-        """The rows to use and the feature columns."""
-        frame, where = read_table(self.path), str(self.path)
-        columns = feature_columns(frame, self.target, self.features, self._aside, where)
-        return usable(frame, self.target, columns, self.missing), columns
+    def _columns(self, frame: pd.DataFrame) -> list[str]:
+        """The feature columns."""
+        return feature_columns(frame, self.target, self.features, self._aside, str(self.path))
 
 
 @dataclass(frozen=True, slots=True)
