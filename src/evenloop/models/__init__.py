@@ -4,12 +4,21 @@ A factory is any callable that takes `channels`, `size`, `classes`, `features` a
 by keyword and returns a module. Every classifier keeps its last linear layer as `head`, so that
 the features in front of it can be captured; `Estimator` has none. A factory of models that write
 texts or frames takes none of the four, but what its world brings along (`vocabulary`, `layout`).
+
+A package of one's own gives its factories names by the entry points `evenloop.models`::
+
+    [project.entry-points."evenloop.models"]
+    my-net = "my_package.nets:my_net"
+
+A configuration then says `net: my-net`: it holds names and no paths, so that nothing is
+imported but what was installed.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from torch import nn
@@ -37,6 +46,7 @@ from evenloop.words import nearest
 __all__ = ["Estimator", "Factory", "Pixels", "Size", "build", "names", "seeded"]
 
 Factory = Callable[..., nn.Module]
+GROUP = "evenloop.models"
 _SHAPE = ("channels", "size", "classes", "features")
 
 _FACTORIES: dict[str, Factory] = {
@@ -60,12 +70,46 @@ _FACTORIES: dict[str, Factory] = {
 
 
 def names() -> list[str]:
-    """The names `build` knows, sorted.
+    """The names `build` knows, sorted: evenloop's own and those of installed packages.
 
     >>> "baidunet9" in names()
     True
     """
-    return sorted(_FACTORIES)
+    return sorted({**_FACTORIES, **_installed()})
+
+
+def _installed() -> dict[str, EntryPoint]:
+    """Factories of other packages by name; none takes a name of evenloop's."""
+    found = {point.name: point for point in entry_points(group=GROUP)}
+    return {name: point for name, point in found.items() if name not in _FACTORIES}
+
+
+def _factory(name: str) -> Factory:
+    """The factory of a name.
+
+    Raises:
+        ValueError: nothing has that name, or what an installed package says is there is not.
+    """
+    if name in _FACTORIES:
+        return _FACTORIES[name]
+    point = _installed().get(name)
+    if point is None:
+        raise ValueError(
+            f"unknown model {name!r}; {nearest(name, names())} (a package of your own names its "
+            f"factories by the entry points {GROUP!r})"
+        )
+    try:
+        factory = point.load()
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"model {name!r} is {point.value!r} of an installed package, which cannot be loaded: "
+            f"{error}"
+        ) from None
+    if not callable(factory):
+        kind = type(factory).__name__
+        raise ValueError(f"model {name!r} is {point.value!r}, which is no callable but a {kind}")
+    made: Factory = factory
+    return made
 
 
 def build(
@@ -105,9 +149,7 @@ def build(
         "features": features,
     }
     if isinstance(model, str):
-        if model not in _FACTORIES:
-            raise ValueError(f"unknown model {model!r}; {nearest(model, names())}")
-        factory, label = _FACTORIES[model], model
+        factory, label = _factory(model), model
         _check_options(label, factory, options)
     else:
         factory, label = model, getattr(model, "__name__", type(model).__name__)
