@@ -51,6 +51,20 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+class TestDiverged:
+    """What would end alike is not advised to be resumed."""
+
+    def test_a_loss_that_is_no_number(self, file: Path, tmp_path: Path) -> None:
+        with_lr = FILE.replace("base: logistic", "base: logistic, lr: 1.0e+38")
+        file.write_text(with_lr.replace("name: logistic", "name: mlp, hidden: [8, 8]"))
+        result = call("run", file, "-q", "-o", tmp_path / "runs")
+        assert result.exit_code == 1, result.output
+        line = result.stderr.strip().splitlines()[-1]
+        assert "loss is nan" in line
+        assert "resumed, it would end alike: change a setting" in line
+        assert "evenloop resume" not in line
+
+
 class TestHelp:
     """Every command says what it is for."""
 

@@ -63,6 +63,23 @@ def test_another_shape_or_type_is_another_value() -> None:
     assert equal(KnownRows(world).restored([part(KnownRows(world), data)]), data)
 
 
+def test_the_sign_of_zero_is_a_difference_where_rows_are_whole_words() -> None:
+    world = GroupedData.of(torch.zeros(2, 2), [0, 1], {}, Schema(("no", "yes")))
+    assert not KnownRows(world).holds("x", world.with_x(-world.x).columns())
+
+
+@pytest.mark.parametrize("width", [1, 3, 8])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.bool])
+def test_rows_of_any_width_and_type_are_compared(width: int, dtype: torch.dtype) -> None:
+    x = torch.ones(5, width).to(dtype)
+    world = GroupedData.of(x, [0, 1, 0, 1, 0], {}, Schema(("no", "yes")))
+    known, data = KnownRows(world), world.take([3, 1, 2])
+    assert known.holds("x", data.columns())
+    moved = data.x.clone()
+    moved[2, -1] = 0
+    assert not known.holds("x", data.with_x(moved).columns())
+
+
 def test_a_row_that_is_not_there_is_nothing_known() -> None:
     world = blobs(10)
     known = KnownRows(world.take(range(5)))

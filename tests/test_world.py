@@ -31,8 +31,8 @@ from stand_ins import blobs, small_world
         ("net", None, "net must build a fresh model from a stream, got a NoneType"),
         ("nets", {"second": nn.Linear(4, 2)}, r"nets\['second'\] must build"),
         ("objective", GroupDRO(), r"got a GroupDRO; write objective=lambda: GroupDRO\(\.\.\.\)"),
-        ("sampler", Uniform(), "sampler must build a sampler"),
-        ("surgery", "none", "surgery must build a surgery"),
+        ("sampler", Uniform(), "sampler must be a builder, called anew"),
+        ("surgery", "none", "surgery must be a builder"),
     ],
 )
 def test_a_field_of_another_kind_is_named(field: str, value: Any, message: str) -> None:

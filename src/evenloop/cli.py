@@ -99,7 +99,13 @@ def _work(folder: Path) -> Iterator[None]:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         cause = "the disk is full" if full else str(error)
         _fail(f"{_seed_of(error)}{cause}; {kept}", 1)
-    except (FloatingPointError, ValueError, RuntimeError) as error:
+    except FloatingPointError as error:
+        _fail(
+            f"{_seed_of(error)}{error}; resumed, it would end alike: change a setting and run "
+            f"again, which makes a folder of its own (finished rounds are kept in {folder})",
+            1,
+        )
+    except (ValueError, RuntimeError) as error:
         from evenloop.study.folder import NotStarted
 
         if isinstance(error, NotStarted) and not _seed_of(error):

@@ -49,7 +49,8 @@ class KnownRows:
                 return False
             ours = mine[start : start + SLICE]
             ours = ours if bool(known.all()) else ours[known.to(ours.device)]
-            if not torch.equal(ours, there.index_select(0, place.to(there.device)).to(ours.device)):
+            theirs = there.index_select(0, place.to(there.device)).to(ours.device)
+            if not torch.equal(_bits(ours), _bits(theirs)):
                 return False
         return True
 
@@ -83,3 +84,10 @@ class KnownRows:
         full[~own] = source[place]
         full[own] = kept.to(full.device, full.dtype)
         return full
+
+
+def _bits(rows: Tensor) -> Tensor:
+    """The same bits, eight bytes at a time where they divide: compared several times faster."""
+    flat = rows.reshape(len(rows), -1) if len(rows) else rows
+    wide = flat.numel() > 0 and flat.shape[1] * flat.element_size() % 8 == 0
+    return flat.contiguous().view(torch.int64) if wide else flat

@@ -166,9 +166,8 @@ def run(
 
     Raises:
         ValueError: `rounds` is not positive, the loop cannot use labels with structure, the audit
-            is encoded otherwise than the world, the net does not fit the data, or the record is of
-            another seed or loop.
-        KeyError: a group is no column of the data.
+            is encoded otherwise than the world, a group is no column, the net does not fit the
+            data, or the record is of another seed or loop.
         TypeError: an argument, or what a loop or builder gave, is of another kind.
     """
     if type(rounds) is not int or rounds < 1:

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from evenloop.audit import Audit
 from evenloop.data import GroupedData
 from evenloop.fit import TrainsItself, placed
-from evenloop.groups import GroupIndex
+from evenloop.groups import LABEL, TRUTH
 from evenloop.rng import Rng
 from evenloop.seams import Objective, Sampler, Surgery, reads_labels
+from evenloop.words import nearest
 from evenloop.world import World
 
 __all__ = ["check_net", "check_same_kind", "check_seams", "shared_rows"]
@@ -27,25 +28,30 @@ def check_same_kind(world: World, audit: Audit) -> None:
     """Whether codes and inputs mean one thing on both sides, and groups are columns there.
 
     Raises:
-        KeyError: a group is no column; names those there are.
-        ValueError: the schemas differ, or the shape or type of `x`.
+        ValueError: the schemas differ, or the shape or type of `x`; or a group is no column.
     """
     mine, theirs = world.data, audit.data
-    world.groups(mine.take([]))
-    GroupIndex.of(theirs.take([]), audit.by)
+    _check_by("World.by", world.by, mine)
+    _check_by("Audit.by", audit.by, theirs)
     differing = mine.schema.difference(theirs.schema)
     if differing is not None:
         raise ValueError(
             f"{differing} in the world and the audit: one code would mean two things; encode both "
-            "files together and divide the rows then (evenloop.worlds.holdout), or name the values "
-            "of both alike"
+            "files together and divide the rows then (evenloop.worlds.holdout, or data.take)"
         )
     if mine.x.shape[1:] != theirs.x.shape[1:] or mine.x.dtype != theirs.x.dtype:
         raise ValueError(
             f"x is {tuple(mine.x.shape[1:])} of {mine.x.dtype} in the world and "
             f"{tuple(theirs.x.shape[1:])} of {theirs.x.dtype} in the audit; encode both files "
-            "together and divide the rows then (evenloop.worlds.holdout)"
+            "together and divide the rows then (evenloop.worlds.holdout, or data.take)"
         )
+
+
+def _check_by(field: str, by: tuple[str, ...], data: GroupedData) -> None:
+    known = [a.name for a in data.schema.attributes] + [LABEL, TRUTH]
+    for name in by:
+        if name not in known:
+            raise ValueError(f"{field}={by} has no attribute {name!r}; {nearest(name, known)}")
 
 
 def shared_rows(world: GroupedData, audit: GroupedData) -> int:
@@ -101,7 +107,13 @@ def check_net(world: World, called: str = "net") -> nn.Module:
         ValueError: it does not take these rows, or gives another number of outputs.
     """
     few = world.data.take(range(min(2, len(world.data))))
-    net = world.net(Rng.of(0).at("check"))
+    try:
+        net = world.net(Rng.of(0).at("check"))
+    except TypeError as error:
+        raise TypeError(
+            f"{called} cannot be built from a stream ({error}); write net=lambda rng: ... that "
+            "returns a fresh torch.nn.Module"
+        ) from error
     if not isinstance(net, nn.Module):
         raise TypeError(f"{called} gave a {type(net).__name__} where a torch.nn.Module is needed")
     if isinstance(net, TrainsItself) or not len(few):

@@ -154,7 +154,7 @@ def _check_builder(name: str, builder: object, act: str) -> None:
     if builder is not None and (made or not callable(builder)):
         kind = type(builder).__name__
         raise TypeError(
-            f"{name} must build a {name}, anew for each training, got a {kind}; write "
+            f"{name} must be a builder, called anew for each training, got a {kind}; write "
             f"{name}=lambda: {kind}(...)"
         )
 

@@ -119,6 +119,9 @@ def from_arrays(
 ) -> GroupedData:
     """Data from arrays in memory.
 
+    Codes are those of these arrays: give rows to train on and rows to audit together, and `take`
+    them apart, or name `classes` for both and let every group occur on both sides.
+
     Args:
         x: features (N, F) of any number type, gray pictures (N, H, W) or pictures with channels.
             Pictures are uint8, or any number type together with `pixel_range`.

@@ -245,6 +245,17 @@ def table_from_frame(
 ) -> GroupedData:
     """Rows of features: x float32 (N, F), encoded as `columns.encode` says.
 
+    Codes, centres and spreads are those of this frame. Two files, one to train on and one to audit,
+    are therefore encoded as one, and their rows taken apart afterwards:
+
+    >>> import pandas as pd
+    >>> a = pd.DataFrame({"hours": [1, 2], "paid": ["no", "yes"]})
+    >>> b = pd.DataFrame({"hours": [3], "paid": ["no"]})
+    >>> both = table_from_frame(pd.concat([a, b], ignore_index=True), target="paid")
+    >>> train, audit = both.take(range(len(a))), both.take(range(len(a), len(both)))
+    >>> train.schema == audit.schema, len(train), len(audit)
+    (True, 2, 1)
+
     Args:
         frame: N rows.
         target: the label column.

@@ -53,6 +53,9 @@ _COMPAS_FEATURES = (
 class Table:
     """Any table: float32 N x F features, a label, group columns.
 
+    A file encoded by itself has codes of its own: rows to train on and rows to audit belong in one
+    table, with a column that says `split` if they are not to be drawn at random.
+
     Attributes:
         path: the table; .csv, .tsv, .jsonl (also .gz) or .parquet.
         target: the label column.
