@@ -242,3 +242,22 @@ def test_a_net_whose_draws_are_all_equal_is_told_before_anything_is_asked(tmp_pa
     assert not (tmp_path / "s" / "question.json").exists()
     able = config(posterior="ensemble").model_copy(update={"net": certain.net})
     assert len(Questions.open(tmp_path / "t", able).ask().rows) == 8
+
+
+@pytest.mark.filterwarnings("ignore:the model has no active dropout layer")
+def test_scores_that_tie_are_told_with_the_question(tmp_path: Path) -> None:
+    """The eight nearest of eight labels are the same for every item."""
+    plain = config(heuristic="margin")
+    same = plain.model_copy(update={"net": {"name": "sklearn-knn", "n_neighbors": 8}})
+    for name, told, asks in (("tie", same, True), ("apart", plain, False)):
+        session = Questions.open(tmp_path / name, told)
+        first = session.ask()
+        assert first.alarms == ()
+        answer(session, first)
+        again = session.ask()
+        assert bool(again.alarms) is asks
+        assert session.ask() == again
+    assert (
+        "margin cannot tell the items of this query apart"
+        in Questions.open(tmp_path / "tie").ask().alarms[0]
+    )

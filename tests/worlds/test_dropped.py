@@ -79,6 +79,8 @@ def test_many_values_are_cut_short_and_a_value_alone_has_nothing_to_differ_from(
     alone = Split(("f", "m"), np.array([5, 0]), np.array([5, 0]))
     assert np.isnan(alone.excess().value).all()
     assert alone.text() == "f 5 of 10 (50.0%), m 0 of 0"
+    rare = Split(("f", "m"), np.array([2999, 1999]), np.array([1, 1]))
+    assert rare.text() == "f 1 of 3000 (<0.1%), m 1 of 2000 (0.1%)"
     assert Dropped(5, 5, {"n": 5}, {"sex": alone}).alarms() == ()
 
 
@@ -114,7 +116,7 @@ def test_who_is_left_out_is_told_before_a_run_in_its_manifest_and_above_its_repo
     assert (manifest["notes"], manifest["alarms"]) == (list(said[:3]), [said[3]])
     section = alarms.build(read(tmp_path / "run"))
     assert section is not None
-    assert (section.alarms[0], section.summary[0]) == (said[3], said[3])
+    assert (section.alarms[0], section.summary[0]) == (said[3], f"{said[3]}.")
 
 
 def test_a_whole_table_leaves_no_trace_of_it(tmp_path: Path) -> None:

@@ -57,6 +57,8 @@ def ask(
     from evenloop.config import load
 
     question, path = asked(folder, load(source, settings or []) if source else None)
+    for alarm in question.alarms:
+        typer.echo(f"note: {alarm}", err=True)
     typer.echo(f"round {question.round}: {len(question.open)} of {len(question.rows)} rows open")
     typer.echo(f"fill in the labels and run: evenloop tell {folder} {path}")
 

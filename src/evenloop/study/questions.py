@@ -40,11 +40,15 @@ PATIENCE = 10.0  # seconds that answers wait for others to be taken in
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """The rows of one round that people are asked about: `rows` of the source, `open` ones left."""
+    """The rows of one round that people are asked about: `rows` of the source, `open` ones left.
+
+    `alarms` are sentences about how they were chosen.
+    """
 
     round: int
     rows: tuple[int, ...]
     open: tuple[int, ...]
+    alarms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,8 @@ class Questions:
             return None
         kept, told = json.loads(path.read_text()), self.answers()
         rows = tuple(kept["rows"])
-        return Question(kept["round"], rows, tuple(r for r in rows if r not in told))
+        left = tuple(r for r in rows if r not in told)
+        return Question(kept["round"], rows, left, tuple(kept.get("alarms", ())))
 
     def ask(self) -> Question:
         """The open question if any of it is unanswered, else the next one, chosen by the loop.
@@ -120,10 +125,10 @@ class Questions:
     def _asked(self, last: Question | None) -> Question:
         job = assemble(self.config, self.config.seeds[0])
         number = 0 if last is None else last.round + 1
-        rows = self._first(job) if last is None else self._next(job, number)
+        rows, alarms = (self._first(job), ()) if last is None else self._next(job, number)
         if not len(rows):
             raise ConfigError("the pool is empty: every row has been asked about")
-        chosen = {"round": number, "rows": rows.tolist()}
+        chosen = {"round": number, "rows": rows.tolist(), "alarms": list(alarms)}
         write_atomically(self.folder / "question.json", json.dumps(chosen).encode())
         found = self.question()
         assert found is not None
@@ -204,15 +209,15 @@ class Questions:
         state = job.loop.init(job.world, None, self._rng("init"))
         return state.data.row
 
-    def _next(self, job: Job, number: int) -> Tensor:
+    def _next(self, job: Job, number: int) -> tuple[Tensor, tuple[str, ...]]:
         loop = job.loop
         assert isinstance(loop, Acquire)
         rng = self._rng("round", number)
         start = {"start": self._rng("init", "start").seed}
         blind = _without_truth(job)
         state = loop.train(blind.world, State(self.labelled(blind), {}, start), rng)
-        asked, *_ = loop.propose(blind.world, state, rng)
-        return blind.world.data.row[asked]
+        asked, _, _, alarms = loop.propose(blind.world, state, rng)
+        return blind.world.data.row[asked], alarms
 
     def _rng(self, *path: str | int) -> Rng:
         return Rng.of(self.config.seeds[0]).at(*path)

@@ -46,7 +46,7 @@ class Split:
         """Dropped of all rows of each value, the first values where there are many."""
         of = self.kept + self.dropped
         said = [
-            f"{value} {gone} of {n}" + (f" ({gone / n:.1%})" if n else "")
+            f"{value} {gone} of {n}" + (f" ({_percent(gone / n)})" if n else "")
             for value, gone, n in zip(self.values, self.dropped, of, strict=True)
         ]
         more = [f"and {len(said) - MOST_SHOWN} more values"] if len(said) > MOST_SHOWN else []
@@ -66,6 +66,11 @@ class Split:
         inside = wilson(gone, of, level=LEVEL, comparisons=many)
         outside = wilson(gone.sum() - gone, of.sum() - of, level=LEVEL, comparisons=many)
         return difference(inside, outside)
+
+
+def _percent(share: float) -> str:
+    """A share in percent; one that rounds to nothing, but is something, says so."""
+    return "<0.1%" if 0 < share < 0.0005 else f"{share:.1%}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,7 +101,9 @@ class Dropped:
             return ()
         of = self.kept + self.dropped
         why = ", ".join(f"{name} is missing in {n}" for name, n in self.lacking.items())
-        whole = f"missing=drop leaves out {self.dropped} of {of} rows ({self.dropped / of:.1%})"
+        whole = (
+            f"missing=drop leaves out {self.dropped} of {of} rows ({_percent(self.dropped / of)})"
+        )
         by = (f"left out by {name}: {split.text()}" for name, split in self.columns.items())
         return (f"{whole}: {why}", *by)
 
@@ -114,7 +121,7 @@ class Dropped:
             rest = self.kept + self.dropped - n
             found.append(
                 f"missing=drop leaves out {gone} of {n} rows of {name}={split.values[worst]} "
-                f"({gone / n:.1%}) and {self.dropped - gone} of {rest} others (difference "
+                f"({_percent(gone / n)}) and {self.dropped - gone} of {rest} others (difference "
                 f"{value[worst]:.3f} [{low[worst]:.3f}, {high[worst]:.3f}]): what is measured of "
                 f"{split.values[worst]} is of those who are left; fill in "
                 f"{', '.join(self.lacking)}, leave the column out, or say so beside every figure"

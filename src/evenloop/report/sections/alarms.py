@@ -26,7 +26,8 @@ def build(study: Study) -> Section | None:
     if len(shown) > SHOWN:
         shown = [*shown[:SHOWN], f"and alarms of {len(shown) - SHOWN} more seeds"]
     text = [f"Stopped: {stop}." for stop in stops]
-    count = before[:1]
+    more = f" ({len(before) - 1} more of the data below)" if before[1:] else ""
+    count = [f"{alarm}{more}." for alarm in before[:1]]
     if total:
         seeds = sum(any(row.alarms for row in r.rows) for r in study.records.values())
         what = f"{total} alarm{'s' if total > 1 else ''}"
