@@ -68,6 +68,23 @@ class TestNet:
         check_net(of(lambda r: nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 2))))
         check_net(of(lambda r: build("sklearn-forest", features=4, classes=2, seed=r.seed)))
 
+    def test_a_net_that_draws_leaves_the_global_generator_alone(self) -> None:
+        class Noisy(nn.Linear):
+            def forward(self, x: Tensor) -> Tensor:
+                return super().forward(x) + torch.randn(len(x), 2)
+
+        before = torch.random.get_rng_state()
+        check_net(of(lambda r: Noisy(4, 2)))
+        assert torch.equal(torch.random.get_rng_state(), before)
+
+    def test_an_error_without_a_word_is_told_by_its_kind(self) -> None:
+        class Mute(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                raise ValueError
+
+        with pytest.raises(ValueError, match=r"does not take rows .* \(ValueError\)"):
+            check_net(of(lambda r: Mute()))
+
     def test_a_net_is_called_what_the_user_calls_it(self) -> None:
         with pytest.raises(ValueError, match=r"^net='mine' gives shape"):
             check_net(of(lambda r: nn.Linear(4, 1)), "net='mine'")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from evenloop.audit import Audit
 from evenloop.data import GroupedData
-from evenloop.fit import TrainsItself, placed
+from evenloop.fit import TrainsItself, placed, private_noise
 from evenloop.groups import LABEL, TRUTH
 from evenloop.rng import Rng
 from evenloop.seams import Objective, Sampler, Surgery, reads_labels
@@ -123,12 +123,13 @@ def check_net(world: World, called: str = "net") -> nn.Module:
     x = (few.x.double() if double else few.x[torch.arange(len(few))]).to(world.recipe.device)
     shown = (x, few.y.to(x.device)) if reads_labels(net) else (x,)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), private_noise(Rng.of(0).at("check"), x.device):
             given = net.eval()(*shown)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
             f"{called} does not take rows of shape {tuple(x.shape[1:])} and type {few.x.dtype} "
-            f"({str(error).splitlines()[0]}); choose another net or world"
+            f"({said}); choose another net or world"
         ) from error
     if few.schema.structure is None and not reads_labels(net):
         _check_logits(given, len(few), len(few.schema.classes), called)
