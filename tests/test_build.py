@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from evenloop import models
 from evenloop.build import assemble, check
 from evenloop.config import ConfigError, RunConfig, load
 from evenloop.sources import _source as source_of
@@ -72,6 +74,17 @@ def test_what_the_data_or_the_model_contradicts_is_refused(
         check(config(file, *settings))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_net_of_another_width_is_refused(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wide(extra: int) -> Callable[..., torch.nn.Module]:
+        return lambda *, features, classes: torch.nn.Linear(features, classes + extra)
+
+    monkeypatch.setitem(models._FACTORIES, "own", wide(0))
+    assert check(config(file, "net=own")) == ()
+    monkeypatch.setitem(models._FACTORIES, "own", wide(2))
+    with pytest.raises(ConfigError, match=r"net='own' gives shape \(2, 12\) .* is \(2, 10\)"):
+        check(config(file, "net=own"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the device is there")

@@ -43,6 +43,8 @@ def test_what_is_equal_is_told_alike() -> None:
     assert described("p", True) != described("p", 1)
     assert described("p", Rule(2.0)) == described("p", Rule(2))
     assert described("p", [1, None]) == described("p", (1, None))
+    assert described("p", {"a": 1, "b": 2}) == described("p", {"b": 2, "a": 1})
+    assert described("p", {"a": 1}) != described("p", {"a": 1, "b": 2})
 
 
 def test_what_has_no_fields_is_told_by_its_type_without_an_address() -> None:

@@ -40,7 +40,7 @@ def described(name: str, value: Any) -> dict[str, str]:
     What has no fields and is no plain value is told by its type alone.
 
     >>> described("loop", {"n": 1.0, "by": ("sex",)})
-    {'loop': 'n, by', 'loop.n': '1', 'loop.by': '1 of them', 'loop.by.0': "'sex'"}
+    {'loop': 'by, n', 'loop.n': '1', 'loop.by': '1 of them', 'loop.by.0': "'sex'"}
     """
     parts: Mapping[str, Any] = {}
     if isinstance(value, (bool, str, Path)) or value is None:
@@ -50,7 +50,7 @@ def described(name: str, value: Any) -> dict[str, str]:
         said = short if float(short) == value else repr(value)
     elif isinstance(value, Mapping):
         parts = {str(key): part for key, part in value.items()}
-        said = ", ".join(parts)
+        said = ", ".join(sorted(parts))
     elif isinstance(value, (tuple, list)):
         parts = {str(place): part for place, part in enumerate(value)}
         said = f"{len(value)} of them"

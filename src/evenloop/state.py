@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from evenloop.counts import Counts, Moments
 from evenloop.data import GroupedData
+from evenloop.promises import Promise
 from evenloop.rng import Rng
 from evenloop.seams import LabelRule, Writes
 from evenloop.world import Net, World
@@ -41,13 +42,15 @@ class State:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.data, GroupedData):
-            raise TypeError(f"State.data must be a GroupedData, got {type(self.data).__name__}")
-        for name, model in self.models.items():
+        models: Mapping[str, object] = self.models
+        data: object = self.data
+        if not isinstance(data, GroupedData):
+            raise TypeError(f"State.data must be a GroupedData, got {type(data).__name__}")
+        for name, model in models.items():
             if not isinstance(model, nn.Module):
                 kind = type(model).__name__
                 raise TypeError(f"State.models[{name!r}] must be a torch.nn.Module, got {kind}")
-            if AUDITED not in self.models and get_close_matches(name, [AUDITED], cutoff=0.8):
+            if AUDITED not in models and get_close_matches(name, [AUDITED], cutoff=0.8):
                 raise ValueError(
                     f"State.models has {name!r} and no {AUDITED!r}, the model that is audited; "
                     f"call it {AUDITED!r}"
@@ -80,8 +83,9 @@ class Notes:
     trained: GroupedData | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.alarms, str):
-            raise TypeError(f"Notes.alarms must hold sentences; write alarms=({self.alarms!r},)")
+        alarms: object = self.alarms
+        if isinstance(alarms, str):
+            raise TypeError(f"Notes.alarms must hold sentences; write alarms=({alarms!r},)")
         for name, kind in (("counts", Counts), ("moments", Moments)):
             for key, table in getattr(self, name).items():
                 if not isinstance(table, kind):
@@ -112,6 +116,10 @@ class Loop(Protocol):
 
     def foreseen(self, world: World) -> tuple[str, ...]:
         """Sentences a person should read before training, such as what the data lacks."""
+        return ()
+
+    def promises(self) -> tuple[Promise, ...]:
+        """What may be expected of a run, to be checked after every round."""
         return ()
 
     def answer(self, logits: Tensor, rng: Rng) -> Tensor:
@@ -147,22 +155,21 @@ def check_loop(loop: object) -> None:
 
 def begun(loop: Loop, world: World, start: State | None, rng: Rng) -> State:
     """The loop's state before round 0; `TypeError` if it gives anything else."""
-    state = loop.init(world, start, rng)
-    if not isinstance(state, State):
-        raise TypeError(f"{type(loop).__name__}.init gave {_kind(state)}; it must give a State")
-    return state
+    made: object = loop.init(world, start, rng)
+    if not isinstance(made, State):
+        raise TypeError(f"{type(loop).__name__}.init gave {_kind(made)}; it must give a State")
+    return made
 
 
 def stepped(loop: Loop, world: World, state: State, round: int, rng: Rng) -> tuple[State, Notes]:
     """One round of the loop; `TypeError` if it gives anything but a state and notes."""
-    made = loop.step(world, state, round, rng)
-    kinds = [type(part) for part in made] if isinstance(made, tuple) else []
-    if kinds != [State, Notes]:
-        raise TypeError(
-            f"{type(loop).__name__}.step gave {_kind(made)}; it must give (State, Notes), "
-            "and Notes() where there is nothing to say"
-        )
-    return made
+    made: object = loop.step(world, state, round, rng)
+    if isinstance(made, tuple) and [type(part) for part in made] == [State, Notes]:
+        return made
+    raise TypeError(
+        f"{type(loop).__name__}.step gave {_kind(made)}; it must give (State, Notes), and Notes() "
+        "where there is nothing to say"
+    )
 
 
 def _kind(made: object) -> str:
