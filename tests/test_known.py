@@ -89,6 +89,14 @@ def test_a_row_that_is_not_there_is_nothing_known() -> None:
     assert equal(known.restored([part(known, world.take([4]))]), world.take([4]))
 
 
+def test_generated_rows_of_the_world_are_nobodys() -> None:
+    world = blobs(10).append(generated(3))
+    known = KnownRows(world)
+    data = world.take([9, 12, 0])
+    assert known.at(torch.tensor([9, 0, 10, 99])).tolist() == [9, 0, -1, -1]
+    assert equal(known.restored([part(known, data)]), data)
+
+
 def test_no_row_at_all() -> None:
     world = blobs(3)
     none = world.take([])

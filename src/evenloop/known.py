@@ -31,10 +31,11 @@ class KnownRows:
         On the CPU; what they are looked up in is made once.
         """
         if self.place is None:
-            known = self.data.row.cpu()
-            size = int(known.max()) + 2 if len(known) else 1
+            row = self.data.row.cpu()
+            known = (row >= 0).nonzero().flatten()  # a world may hold generated rows, too
+            size = int(row[known].max()) + 2 if len(known) else 1
             self.place = torch.full((size,), -1)  # the last one is for all that are beyond
-            self.place[known] = torch.arange(len(known))
+            self.place[row[known]] = known
         return self.place[row.cpu().clamp_max(len(self.place) - 1)]
 
     def holds(self, name: str, columns: Mapping[str, Tensor]) -> bool:
