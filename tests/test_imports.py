@@ -19,7 +19,8 @@ SOURCE = Path(__file__).parents[1] / "src" / "evenloop"
 FILES = sorted(SOURCE.rglob("*.py"))
 
 # rng > data > groups > counts > measures > methods > fit > loop > loops > study, report > cli
-HELPERS = {"digest", "extras", "faults", "words"}  # import nothing of ours: anyone may import them
+# They import nothing of ours: anyone may import them.
+HELPERS = {"digest", "extras", "faults", "promises", "words"}
 GROUND = HELPERS | {"rng", "schema", "data", "groups"}
 MEASURED = GROUND | {"counts", "measures", "intervals", "shares"}
 METHODS = {"samplers", "objectives", "surgery", "heuristics"}  # usable in a stranger's own loop

@@ -21,6 +21,7 @@ from evenloop.inputs import ConfigError, construct, known
 from evenloop.loop import Loop, World, chain, check_labels
 from evenloop.models import Pixels
 from evenloop.population_claim import PopulationClaim
+from evenloop.promises import AccuracyKept, BiasBounded, SharesKept
 from evenloop.readings import Structured, padded
 from evenloop.recipe import RECIPES, Recipe
 from evenloop.record import kept_models
@@ -78,7 +79,7 @@ def assemble(config: RunConfig, seed: int) -> Job:
             known(name, [a.name for a in data.schema.attributes] + ["truth"], "by")
     if made is not None:
         train = train.append(made)
-    claims = _claims(config, data)
+    claims = _claims(config, data, loop)
     world = _world(config, train, recipe, normalisation, structured)
     reading = None if structured is None else structured.reading
     audit = Audit(held_out, world.by, reading=reading, draws=config.audit_draws)
@@ -323,21 +324,18 @@ def _imbalanced(
     return kept, short
 
 
-def _claims(config: RunConfig, data: GroupedData) -> tuple[Claim, ...]:
+def _claims(config: RunConfig, data: GroupedData, loop: Loop) -> tuple[Claim, ...]:
+    """The claims that check what the loop promises."""
     found: list[Claim] = []
-    for entry in config.loop:
-        if config.track is not None and "relabel" in entry:
-            klass = data.schema.klass(config.track)
-            values = entry["relabel"] or {}
-            if values.get("threshold") or buys_selected(config):
-                continue  # rows that a model dares or wants to label: the theorem is silent
-            rows = values.get("train_on", "all")
-            found += [FeedbackClaim(klass, kind, rows) for kind in ("first", "running")]
-        kept = (entry.get("regenerate") or {}).get("tolerance")
-        if kept is not None:
-            found.append(PopulationClaim(float(kept)))
-        fields = entry.get("prune") or {}
-        if fields.get("tolerance") is not None:
-            tolerance = float(fields["tolerance"])
-            found += [ExcessGapClaim(tolerance, "fit"), ExcessGapClaim(tolerance, "audit")]
+    for promise in loop.promises():
+        match promise:
+            case BiasBounded(rows):
+                # Of rows that a model wants labelled by people the theorem is silent.
+                if config.track is not None and not buys_selected(config):
+                    klass = data.schema.klass(config.track)
+                    found += [FeedbackClaim(klass, kind, rows) for kind in ("first", "running")]
+            case SharesKept(tolerance):
+                found.append(PopulationClaim(tolerance))
+            case AccuracyKept(tolerance):
+                found += [ExcessGapClaim(tolerance, split) for split in ("fit", "audit")]
     return tuple(found)

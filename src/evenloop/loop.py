@@ -20,6 +20,7 @@ from evenloop.counts import Counts, Moments
 from evenloop.data import GroupedData, Origin
 from evenloop.digest import described
 from evenloop.fit import placed
+from evenloop.promises import Promise
 from evenloop.readings import Reading
 from evenloop.record import Record, Row
 from evenloop.rng import Rng
@@ -79,6 +80,10 @@ class Chain(Loop):
     def foreseen(self, world: World) -> tuple[str, ...]:
         """What every link has to say."""
         return tuple(note for loop in self.loops for note in loop.foreseen(world))
+
+    def promises(self) -> tuple[Promise, ...]:
+        """What every link promises."""
+        return tuple(promise for loop in self.loops for promise in loop.promises())
 
     def answer(self, logits: Tensor, rng: Rng) -> Tensor:
         """As the last loop that has its own way of answering, else the likeliest class."""

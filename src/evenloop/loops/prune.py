@@ -29,6 +29,7 @@ from evenloop.objectives.distilled import Distilled, Taught
 from evenloop.objectives.duals import AverageGradient, DualAscent
 from evenloop.objectives.equalized_loss import EqualizedLoss
 from evenloop.objectives.traced import Traced
+from evenloop.promises import AccuracyKept, Promise
 from evenloop.recipe import Recipe
 from evenloop.rng import Rng
 from evenloop.samplers.uniform import Uniform
@@ -187,6 +188,10 @@ class Prune(Loop):
                 "the constraint; use a smaller epoch, or pruning_end"
             )
         return recipe
+
+    def promises(self) -> tuple[Promise, ...]:
+        """Groups keep their accuracy, where a tolerance says how far."""
+        return () if self.tolerance is None else (AccuracyKept(self.tolerance),)
 
     def init(self, world: World, start: State | None, rng: Rng) -> State:
         """All rows of the world, or what an earlier loop of a chain left."""

@@ -32,6 +32,7 @@ from evenloop.models.generators import (
 )
 from evenloop.models.vae import Vae
 from evenloop.objectives.vae import PRESETS
+from evenloop.promises import Promise, SharesKept
 from evenloop.recipe import Recipe
 from evenloop.rng import Rng
 from evenloop.samplers.quota import Fill, Quota, budget_of, quotas
@@ -176,6 +177,10 @@ class Regenerate(Loop):
                 "compat_batching=False"
             )
         self.generator_recipe(Recipe())
+
+    def promises(self) -> tuple[Promise, ...]:
+        """Groups keep their shares, where a tolerance says how far."""
+        return () if self.tolerance is None else (SharesKept(self.tolerance),)
 
     def init(self, world: World, start: State | None, rng: Rng) -> State:
         """D: the world's rows, or those an earlier loop of a chain left. Nothing is trained yet."""

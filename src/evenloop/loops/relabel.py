@@ -20,6 +20,7 @@ from evenloop.counts import Counts
 from evenloop.data import GroupedData
 from evenloop.fit import predict
 from evenloop.loop import Loop, Notes, State, World
+from evenloop.promises import BiasBounded, Promise
 from evenloop.readings import padded
 from evenloop.rng import Rng
 from evenloop.seams import LabelRule, Writes
@@ -113,6 +114,10 @@ class Relabel(Loop):
             self.length_penalty,
             self.max_new_tokens,
         )
+
+    def promises(self) -> tuple[Promise, ...]:
+        """The feedback bound, unless the model chooses which rows it dares to label."""
+        return () if self.threshold else (BiasBounded(self.train_on),)
 
     def init(self, world: World, start: State | None, rng: Rng) -> State:
         """S_0: n0 rows of the world, or what an earlier loop of a chain has gathered."""

@@ -127,7 +127,12 @@ def _rows(table: RateTable) -> Iterator[tuple[str, ...]]:
             yield rate, group, *_words(*found), str(int(table.support[place, at]))
     for gap in table.gaps if len(table.groups) > 1 else ():
         between = table.gap(gap)
-        yield gap, "widest between groups", *_words(between.value, between.low, between.high), ""
+        yield (
+            gap,
+            "widest between groups",
+            *_words(*map(float, (between.value, between.low, between.high))),
+            "",
+        )
 
 
 def _words(value: float, low: float, high: float) -> tuple[str, str]:

@@ -22,6 +22,7 @@ from evenloop.config import RunConfig
 from evenloop.data import GroupedData
 from evenloop.inputs import ConfigError, construct
 from evenloop.loop import State
+from evenloop.loops import find
 from evenloop.loops.acquire import Acquire
 from evenloop.record import write_atomically
 from evenloop.rng import Rng
@@ -80,10 +81,10 @@ class Questions:
             return Questions(folder, kept)
         if config is None:
             raise ConfigError(f"{folder} holds no session; name a preset or file to begin one")
-        if len(config.loop) != 1 or set(config.loop[0]) != {"acquire"}:
+        verbs = [verb for entry in config.loop for verb in entry]
+        if len(verbs) != 1 or find(verbs[0]) is not Acquire:
             raise ConfigError("questions need a loop that is one `acquire`")
-        fields = config.loop[0]["acquire"] or {}
-        _check_fields(fields)
+        _check_fields(config.loop[0][verbs[0]] or {})
         asked = config.identity() | {"rounds": config.rounds}
         content = {"config": asked, "seed": config.seeds[0]}
         with only_me(folder, PATIENCE):
