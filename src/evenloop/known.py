@@ -31,11 +31,11 @@ class KnownRows:
         On the CPU; what they are looked up in is made once.
         """
         if self.place is None:
-            row = self.data.row.cpu()
-            known = (row >= 0).nonzero().flatten()  # a world may hold generated rows, too
-            size = int(row[known].max()) + 2 if len(known) else 1
+            there = self.data.row.cpu()
+            known = (there >= 0).nonzero().flatten()  # a world may hold generated rows, too
+            size = int(there[known].max()) + 2 if len(known) else 1
             self.place = torch.full((size,), -1)  # the last one is for all that are beyond
-            self.place[row[known]] = known
+            self.place[there[known]] = known
         return self.place[row.cpu().clamp_max(len(self.place) - 1)]
 
     def holds(self, name: str, columns: Mapping[str, Tensor]) -> bool:
