@@ -69,7 +69,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "record": MEASURED | {"disk", "known"},
     "claims": MEASURED | {"record", "bound"},
     "population_claim": MEASURED | {"record", "claims"},
-    "trial": GROUND | {"world", "audit", "fit", "seams"},
+    "trial": GROUND | {"world", "audit", "fit", "seams", "known"},
     "state": GROUND | {"counts", "seams", "world"},
     "loop": RUN - {"models"},
     "worlds": TRAINED | {"loop", "readings", "scorers", "texts"},

@@ -12,6 +12,7 @@ from evenloop.audit import Audit
 from evenloop.data import GroupedData
 from evenloop.fit import TrainsItself, placed, private_noise
 from evenloop.groups import LABEL, TRUTH
+from evenloop.known import OF_THE_WORLD, KnownRows
 from evenloop.rng import Rng
 from evenloop.seams import Objective, Sampler, Surgery, reads_labels
 from evenloop.words import nearest
@@ -60,17 +61,11 @@ def shared_rows(world: GroupedData, audit: GroupedData) -> int:
     Rows of two sources may carry one number, so up to 256 of them are compared: 0 unless they all
     agree.
     """
-    both = (world.row.cpu(), audit.row.cpu())
-    size = max((int(row.max()) for row in both if len(row)), default=-1) + 1
-    place = torch.full((max(size, 1),), -1)
-    known = (both[0] >= 0).nonzero().flatten()
-    place[both[0][known]] = known
-    here = (both[1] >= 0).nonzero().flatten()
-    here = here[place[both[1][here]] >= 0]
-    some = here[:LOOKED_AT]
-    a, b = world.take(place[both[1][some]]).columns(), audit.take(some).columns()
-    same = all(torch.equal(a[name].cpu(), b[name].cpu()) for name in ("x", "truth", "attributes"))
-    return len(here) if same else 0
+    known = KnownRows(world)
+    here = (audit.row >= 0).nonzero().flatten()
+    here = here[known.at(audit.row[here]).to(here.device) >= 0]
+    some = audit.take(here[:LOOKED_AT]).columns()
+    return len(here) if all(known.holds(name, some) for name in OF_THE_WORLD) else 0
 
 
 def check_seams(world: World) -> None:
