@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from evenloop.counts import Counts
 from evenloop.data import GroupedData, Origin, Schema
@@ -22,14 +22,23 @@ from evenloop.samplers.uniform import Uniform
 if TYPE_CHECKING:
     from evenloop.loops._regenerate import Generation
 
-__all__ = ["Annotators", "Natural", "annotators", "group_columns"]
+__all__ = [
+    "OFFICIAL",
+    "Annotators",
+    "Natural",
+    "annotators",
+    "group_columns",
+    "held_out_rows",
+    "natural_rows",
+]
 
+OFFICIAL = "official"
 GROUP, JUDGE, LABELS = "group annotator", "group judge", "label annotator"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Natural:
-    """Natural rows and the last of them, held out of training; all of them where none are.
+    """Natural rows and those of them held out of training; all of them where none are.
 
     `groups` and `held_out_groups` are cells of the group columns, `strata` label x group.
     """
@@ -41,14 +50,12 @@ class Natural:
     strata: GroupIndex
 
     @staticmethod
-    def of(world: World, data: GroupedData, held: int) -> Natural:
-        """Those of `data` that no generator made, on the recipe's device."""
-        data = data.to(world.recipe.device)
-        made = data.origin == int(Origin.GENERATED)
-        natural = data.take((~made).nonzero().flatten()) if bool(made.any()) else data
-        rows = torch.arange(len(natural))
-        first = natural.take(rows[: len(rows) - held]) if held else natural
-        last = natural.take(rows[len(rows) - held :]) if held else natural
+    def of(world: World, data: GroupedData, held: int | str) -> Natural:
+        """Those of `data` that no generator made, on the recipe's device; see `held_out_rows`."""
+        natural = natural_rows(data.to(world.recipe.device))
+        late = held_out_rows(natural, held)
+        first = natural.take((~late).nonzero().flatten()) if held else natural
+        last = natural.take(late.nonzero().flatten()) if held else natural
         columns = group_columns(world, first)
         return Natural(
             first,
@@ -68,7 +75,7 @@ class Natural:
         names = [name for name, lost in zip(self.groups.names, missing, strict=True) if lost]
         if names:
             raise ValueError(
-                f"judge='validation' learns from the last {len(self.held_out)} natural rows, and "
+                f"judge='validation' learns from {len(self.held_out)} held-out natural rows, and "
                 f"none of them is {' or '.join(names)}; give more validation rows, or "
                 "judge='natural'"
             )
@@ -189,3 +196,31 @@ def group_columns(world: World, data: GroupedData) -> list[str]:
             f"; got by={list(world.by)}"
         )
     return columns
+
+
+def natural_rows(data: GroupedData) -> GroupedData:
+    """Those that no generator made."""
+    made = data.origin == int(Origin.GENERATED)
+    return data.take((~made).nonzero().flatten()) if bool(made.any()) else data
+
+
+def held_out_rows(data: GroupedData, held: int | str) -> Tensor:
+    """(N,) bool: the last `held` rows, or those the data's own "split" keeps for validation.
+
+    Raises:
+        ValueError: "official" is asked for and no row is for validation; or no other row is left.
+    """
+    if held == OFFICIAL:
+        values = {a.name: a.values for a in data.schema.attributes}.get("split", ())
+        code = next((values.index(name) for name in ("validation", "val") if name in values), -1)
+        if code < 0 or not bool((late := data.attribute("split") == code).any()):
+            raise ValueError(
+                "validation='official' holds out the rows that the attribute 'split' calls "
+                f"validation (or val), and none of {len(data)} natural rows is one; give a number "
+                "of rows instead"
+            )
+    else:
+        late = torch.arange(len(data), device=data.y.device) >= len(data) - int(held)
+    if bool(late.all()):
+        raise ValueError(f"validation={held!r} leaves none of {len(data)} natural rows")
+    return late

@@ -18,11 +18,18 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
-from evenloop.data import GroupedData, Origin
+from evenloop.data import GroupedData
 from evenloop.groups import LABEL, GroupIndex
 from evenloop.loop import Loop, Notes, State, World
 from evenloop.loops._regenerate import KEY, Generation
-from evenloop.loops._regenerate_annotators import Natural, annotators, group_columns
+from evenloop.loops._regenerate_annotators import (
+    OFFICIAL,
+    Natural,
+    annotators,
+    group_columns,
+    held_out_rows,
+    natural_rows,
+)
 from evenloop.loops._regenerate_population import describe
 from evenloop.models.generators import (
     BringsObjective,
@@ -83,8 +90,9 @@ class Regenerate(Loop):
             replacement, adds the drift of a finite sample in every generation.
         population: rows drawn to describe a generation.
         quality: natural and generated rows whose features are compared by group; 0 for none.
-        validation: last rows of the natural data, which nothing but a judge may be trained on; the
-            annotators and classifiers are tried on them.
+        validation: natural rows which nothing but a judge may be trained on; the annotators and
+            classifiers are tried on them. A number takes the last so many, "official" those that
+            the data's own attribute "split" calls validation.
         judge: a second group annotator, with streams of its own, that never chooses a row and only
             measures the population beside the one that curates: "none", or the rows it learns
             from. "natural" are those of the other annotators; "validation" are the held-out ones,
@@ -116,7 +124,7 @@ class Regenerate(Loop):
     generator_draws: Draws = "fresh"
     population: int = 10_000
     quality: int = 0
-    validation: int = 0
+    validation: int | Literal["official"] = 0
     judge: Judge = "none"
     annotator_floor: float = 0.8
     annotator_epochs: int | None = None
@@ -143,7 +151,10 @@ class Regenerate(Loop):
                 raise ValueError(f"{name} must be a share in [0, 1], got {getattr(self, name)}")
         for name, least in LEAST.items():
             value = getattr(self, name)
-            if value is not None and value < least:
+            if name == "validation" and isinstance(value, str):
+                if value != OFFICIAL:
+                    raise ValueError(f"validation must be a number or {OFFICIAL!r}, got {value!r}")
+            elif value is not None and value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
         if self.beta is not None and not self.beta >= 0:
             raise ValueError(f"beta must be at least 0, or None, got {self.beta}")
@@ -212,9 +223,7 @@ class Regenerate(Loop):
 
     def _check(self, world: World, data: GroupedData) -> None:
         """What the data contradicts, before anything is trained; a lost stratum is announced."""
-        natural = int((data.origin != int(Origin.GENERATED)).sum())
-        if self.validation >= natural:
-            raise ValueError(f"validation={self.validation} leaves none of {natural} natural rows")
+        held_out_rows(natural_rows(data), self.validation)
         groups = group_columns(world, data)
         if self.judge == "validation":
             Natural.of(world, data, self.validation).check_judge()
