@@ -40,14 +40,17 @@ def test_fresh_batches_follow_the_natural_sizes(blocks):
         assert b.y.equal(b.cell // 2)
 
 
-def test_curated_batches_are_all_full_and_counted():
+def test_curated_batches_are_as_long_as_plain_ones_and_counted():
     data, groups = natural(22)
     tally = Tally(4)
     fresh = Fresh(draw, stratum, 2, 2, quota=Quota(budget="400%", tally=tally), blocks=2)
     made = list(fresh.epoch(data, groups, batch=8, rng=Rng.of(0)))
-    assert [len(b) for b in made] == [8, 8, 8]
+    plain = list(Fresh(draw, stratum, 2, 2).epoch(data, groups, batch=8, rng=Rng.of(0)))
+    assert [len(b) for b in made] == [len(b) for b in plain] == [8, 8, 6]
     assert tally.read()["batches"] == 3
     assert all(torch.bincount(b.cell, minlength=4).min() >= 1 for b in made)
+    fixed = Fresh(draw, stratum, 2, 2, quota=Quota(budget="400%"), fixed_steps=3)
+    assert [len(b) for b in fixed.epoch(data, groups, batch=8, rng=Rng.of(0))] == [8, 8, 8]
     state = fresh.state_dict()
     other = Fresh(draw, stratum, 2, 2, quota=Quota(tally=Tally(4)))
     other.load_state_dict(state)

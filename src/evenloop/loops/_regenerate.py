@@ -79,7 +79,10 @@ class Generation:
         sampler: Fresh | Mixed
         if parent is not None and loop.reparation in ("generator", "both"):
             tally = Tally(self.strata.size)
-            sampler = self._fresh(draw, stratum, self._quota(tally), finish=finish)
+            # All full, as the batches of a generator that is not curated are.
+            full = -(-len(self.data) // loop.generator_batch)
+            quota = self._quota(tally)
+            sampler = self._fresh(draw, stratum, quota, finish=finish, fixed_steps=full)
         else:
             share = 0.0 if parent is None else loop.synthetic
             known = stratum if conditional else None
@@ -112,7 +115,8 @@ class Generation:
         quota = self._quota(tally) if curated else None
         if loop.compat_batching and not curated:
             recipe = replace(recipe, batch=loop.generator_batch)
-        steps = -(-len(self.data) // loop.generator_batch) if loop.compat_batching else None
+        counted = loop.compat_batching and curated
+        steps = -(-len(self.data) // loop.generator_batch) if counted else None
         stratum = self._stratum(teacher, group_annotator if curated else None)
         data, groups = self.data, self.strata
         sampler: Sampler = self._fresh(

@@ -44,8 +44,8 @@ def mixed_sizes(batch: int, synthetic: float) -> tuple[int, int]:
 class Fresh(Sampler):
     """Generated batches, labelled by `stratum`, curated by `quota` if there is one.
 
-    An epoch over N rows has ceil(N / B) batches. Without curation the last is as short as the last
-    natural batch would be; with it every batch has B rows.
+    An epoch over N rows has ceil(N / B) batches, the last as short as the last natural batch would
+    be, so that arms with and without curation see the same number of rows.
 
     Attributes:
         draw: (n, generator) -> (n, ...) new samples.
@@ -114,17 +114,17 @@ class Fresh(Sampler):
         self, quota: Quota, rows: int, batch: int, generator: torch.Generator, rng: Rng
     ) -> Iterator[tuple[Tensor, Tensor]]:
         shuffle = rng.at("shuffle").gen(self.device)
-        left = -(-rows // batch)
-        while left:
+        while rows:
+            size = min(batch, rows)
             made = quota.curate(
                 lambda n: self.draw(n, generator),
                 self.stratum,
-                batch=batch,
+                batch=size,
                 strata=self.classes * self.groups,
                 generator=shuffle,
-                blocks=min(self.blocks, left),
+                blocks=min(self.blocks, rows // size),
             )
-            left -= len(made.cell)
+            rows -= made.cell.numel()
             yield from zip(made.x, made.cell, strict=True)
 
     def state_dict(self) -> dict[str, Any]:
