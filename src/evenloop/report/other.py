@@ -16,6 +16,7 @@ from evenloop.measures import RateTable, rate_table
 from evenloop.report.figures import line_figure
 from evenloop.report.intervals import Interval
 from evenloop.report.sections import Section, Table
+from evenloop.report.sections.groups import GAPS
 from evenloop.report.study import Study
 from evenloop.study.compare import NOTES
 
@@ -24,13 +25,6 @@ __all__ = ["ORDER", "build"]
 ORDER = 70
 NAMED, DRAWN, CHARACTERS = 8, 12, 90
 KNOWN = ("audit", "train", "trained", "*.reference")
-GAPS = (
-    "accuracy difference",
-    "demographic parity difference",
-    "equalized odds difference",
-    "equal opportunity difference",
-    "predictive parity difference",
-)
 
 
 def build(study: Study, shown: Sequence[str]) -> Section | None:
