@@ -11,6 +11,13 @@ import pytest
 from evenloop.bound import feedback_bound
 from evenloop.claims import feedback_steps
 from evenloop.counts import Counts
+from evenloop.intervals import wilson
+from evenloop.measures import (
+    accuracy_parity,
+    demographic_parity,
+    equal_opportunity,
+    equalized_odds,
+)
 from evenloop.metrics import COLUMNS, frame
 from evenloop.record import Record, Row
 from feedback_kit import counts, row
@@ -109,6 +116,74 @@ def test_precision_of_either_of_two_classes_makes_the_gap() -> None:
     assert cells(found, both)["value"].item() == pytest.approx(0.2)
     turned = audited([[8, 2], [2, 8]], [[9, 5], [1, 5]])
     assert cells(turned, wide)["value"].item() == pytest.approx(0.3)
+
+
+BY_RATE = {
+    # of yes, by hand: f (4 no: 3 right, 4 yes: 3 right), m (5 no: 4 right, 10 yes: 5 right)
+    "selection rate": ((4, 8), (6, 15)),
+    "true positive rate": ((3, 4), (5, 10)),
+    "false positive rate": ((1, 4), (1, 5)),
+    "true negative rate": ((3, 4), (4, 5)),
+    "false negative rate": ((1, 4), (5, 10)),
+    "precision": ((3, 4), (5, 6)),
+}
+
+
+@pytest.mark.parametrize("rate", BY_RATE)
+def test_every_rate_of_every_group_has_limits_and_a_count(rate: str) -> None:
+    found = audited([[3, 1], [1, 3]], [[4, 1], [5, 5]])
+    (f, of_f), (m, of_m) = BY_RATE[rate]
+    for group, hits, of in (("f", f, of_f), ("m", m, of_m), ("all", f + m, of_f + of_m)):
+        entry = cells(found, f"{rate} of yes", group=group)
+        assert (len(entry), entry["n"].item()) == (1, of)
+        limits = wilson(np.array(hits), np.array(of))
+        shown = entry[["value", "low", "high"]].to_numpy()[0]
+        assert shown == pytest.approx([hits / of, float(limits.low), float(limits.high)])
+
+
+def test_every_ratio_is_the_notion_s() -> None:
+    found = audited([[3, 1], [1, 3]], [[4, 1], [5, 5]])
+    of = Counts(np.array([[[3, 1], [1, 3]], [[4, 1], [5, 5]]]), ("f", "m"), ("no", "yes"))
+    for notion in (accuracy_parity, demographic_parity, equal_opportunity, equalized_odds):
+        ratio = notion(of).ratio()
+        entry = cells(found, ratio.name)
+        shown = entry[["value", "low", "high"]].to_numpy()
+        assert shown.tolist() == [pytest.approx([ratio.value, ratio.low, ratio.high])]
+    assert cells(found, "equalized odds ratio")["value"].item() == pytest.approx(0.5 / 0.75)
+    assert cells(found, "equalized odds ratio")["n"].item() == 4
+    assert cells(found, "true negative rate difference")["value"].item() == pytest.approx(0.05)
+    assert cells(found, "precision ratio")["value"].item() == pytest.approx(0.9)
+
+
+def test_no_ratio_of_rates_that_are_all_0() -> None:
+    entry = cells(audited([[4, 0], [4, 0]], [[5, 0], [5, 0]]), "demographic parity ratio")
+    assert np.isnan(entry["value"].item())
+    assert entry["n"].item() == 0
+
+
+def test_what_a_loop_counts_of_the_same_groups_has_every_rate_too() -> None:
+    counted = Counts(np.array([[[3, 1], [1, 3]], [[4, 1], [5, 5]]]), ("f", "m"), ("no", "yes"))
+    plain = ROWS[0]
+    rows = [Row(0, plain.sizes, {**plain.counts, "audit": counted, "validation": counted})]
+    found = table(rows, groups=True)
+    mine, audit = (
+        found[(found["split"] == split) & found["metric"].str.contains("rate|ratio")]
+        for split in ("validation", "audit")
+    )
+    # the audit has its selection rate from the tracked class, the loop's counts from here
+    key = ["metric", "group", "value", "low", "high", "n"]
+    assert set(map(tuple, audit[key].values)) == set(map(tuple, mine[key].values))
+    assert cells(found, "false negative rate of yes", "validation", "m")["value"].item() == 0.5
+    assert not found.duplicated(["round", "split", "group", "metric"]).any()
+
+
+def test_classes_as_groups_and_three_classes_have_no_such_rates() -> None:
+    assert not table(ROWS)["metric"].str.contains("true positive").any()
+    three = Counts(np.ones((2, 3, 3), np.int64), ("f", "m"), ("x", "y", "z"))
+    rows = [Row(0, ROWS[0].sizes, {"train": three, "audit": three})]
+    found = table(rows, track=None, groups=True)
+    assert not found["metric"].str.contains("true positive|ratio").any()
+    assert len(cells(found, "equalized odds difference")) == 1
 
 
 def test_a_class_that_a_group_never_gets_leaves_no_precision_gap() -> None:

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import nan
+from math import isnan, nan
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from evenloop import measures
 from evenloop.claims import TrainOn, feedback_steps, trained
 from evenloop.counts import Counts, Moments
+from evenloop.measures.proportions import ODDS
+from evenloop.measures.table import OF_CLASS
 from evenloop.record import Record, Row
 from evenloop.shares import Limited, share_bias, share_gap
 
@@ -27,6 +30,8 @@ Entry = Mapping[str, Any]
 ALL = ("all",)
 BATCH_LOSS = "batch loss"  # as `evenloop.texts` calls it, whose perplexity weighs rows
 OWN_MOMENTS = ("loss", "confidence", "hit", "lost")
+# Gaps of a `RateTable` that are a notion of their own; the others are called as their rate.
+NOTIONS = {"selection rate": "demographic parity", "true positive rate": "equal opportunity"}
 
 
 def frame(
@@ -150,7 +155,7 @@ def _labels(at: _At, row: Row, track: int | None) -> Iterator[Entry]:
 def _audit(at: _At, row: Row, track: int | None, groups: bool) -> Iterator[Entry]:
     counts = row.counts["audit"]
     pooled = counts.pooled()
-    yield from _of_groups(at, "audit", counts, people=groups)
+    yield from _of_groups(at, "audit", counts, people=groups, track=track)
     if "audit.loss" in row.moments:
         loss = measures.mean(row.moments["audit.loss"], name="log loss")
         yield from at.estimate("audit", loss)
@@ -180,8 +185,13 @@ def _own(at: _At, name: str, counts: Counts, *, people: bool) -> Iterator[Entry]
         yield from _of_groups(at, name, counts, people=people)
 
 
-def _of_groups(at: _At, split: str, counts: Counts, *, people: bool) -> Iterator[Entry]:
-    """Accuracy of all and of every group, and gaps; parities where the groups are `people`'s."""
+def _of_groups(
+    at: _At, split: str, counts: Counts, *, people: bool, track: int | None = None
+) -> Iterator[Entry]:
+    """Accuracy of all and of every group, and gaps; parities where the groups are `people`'s.
+
+    The selection rate of the class `track` is left to who tells its share.
+    """
     yield from at.estimate(split, measures.accuracy(counts.pooled()))
     if len(counts.groups) > 1:
         yield from at.estimate(split, measures.accuracy(counts))
@@ -196,6 +206,41 @@ def _of_groups(at: _At, split: str, counts: Counts, *, people: bool) -> Iterator
         ):
             yield at.gap(split, parity.difference())
         yield from _precision_gaps(at, split, counts)
+        if len(counts.classes) == 2:
+            yield from _rates(at, split, counts, told=track)
+
+
+def _rates(at: _At, split: str, counts: Counts, *, told: int | None) -> Iterator[Entry]:
+    """Every rate of the second of two classes, by group and of all, with differences and ratios.
+
+    Of more classes no one is the benefit, and each would bring as many rows again. A selection
+    rate that is `told` already is left out, as are the differences that parities are.
+    """
+    table = measures.rate_table(counts)
+    for row, rate in enumerate(table.rates):
+        if rate == "accuracy" or (rate == "selection rate" and told == 1):
+            continue
+        yield from at.estimate(split, table[rate])
+        n = int(table.overall_support[row])
+        name = f"{rate} of {table.klass}"
+        yield at.entry(split, "all", name, *map(float, table.overall.at(row)), n=n)
+    if len(counts.groups) < 2:
+        return
+    fewest = [_fewest(of) for of in table.support]
+    odds = min(fewest[table.rates.index(rate)] for rate in ODDS)
+    for gap, n in zip(table.gaps, (*fewest, odds), strict=True):
+        shown = [(f"{NOTIONS.get(gap, gap)} ratio", table.gap(gap, "ratio"))]
+        if gap in OF_CLASS and gap not in NOTIONS:
+            shown.insert(0, (f"{gap} difference", table.gap(gap)))
+        for name, found in shown:
+            value, low, high = map(float, found)
+            yield at.entry(split, "all", name, value, low, high, 0 if isnan(value) else n)
+
+
+def _fewest(support: NDArray[np.int64]) -> int:
+    """Items behind the thinnest of the rates that a gap compares; 0 where there are not two."""
+    there = support[support > 0]
+    return int(there.min()) if len(there) > 1 else 0
 
 
 def _precision_gaps(at: _At, split: str, counts: Counts) -> Iterator[Entry]:
