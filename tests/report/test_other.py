@@ -66,6 +66,15 @@ def test_counts_and_values_nobody_claims_are_shown(folder: Path) -> None:
     assert TITLE in write_report(folder).path.read_text(encoding="utf-8")
 
 
+def test_rows_counted_by_their_true_labels_are_in_the_table_alone(tmp_path: Path) -> None:
+    found = other.build(read(study(tmp_path / "true", [rows((10, 10))])), [])
+    assert found is not None
+    assert (found.figures, found.summary) == ([], [])
+    assert [table.caption for table in found.tables] == [
+        "Rates of yes in deployed at the last round"
+    ]
+
+
 def test_what_a_section_shows_is_not_told_again(folder: Path) -> None:
     found = other.build(read(folder), ["deployed", "sh*"])
     assert found is not None

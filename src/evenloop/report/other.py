@@ -36,12 +36,13 @@ def build(study: Study, shown: Sequence[str]) -> Section | None:
         return None
     numbers = [name for name in values if study.has(name, NOTES)]
     drawn = [name for name in numbers if study.rounds > 1][:DRAWN]
-    figures = [figure for name in counts for figure in _figures(study, name)]
+    judged = [name for name in counts if _errs(study, name)]
+    figures = [figure for name in judged for figure in _figures(study, name)]
     figures += [line_figure(name, [study.line(name, name, NOTES)], ylabel=name) for name in drawn]
     text = [
         "What the loop itself counted and noted beside the audit. Its counts are on rows of its "
         "own side, which it may have trained on or changed: the audit split is above.",
-        *(_said(study, name) for name in counts),
+        *(_said(study, name) for name in judged),
     ]
     if len(numbers) > len(drawn) > 0:
         text.append(f"Of {len(numbers)} numbers the first {DRAWN} are drawn.")
@@ -52,7 +53,7 @@ def build(study: Study, shown: Sequence[str]) -> Section | None:
         figures=figures,
         note=f"Bands: {study.limits()}." if figures else "",
         tables=[*tables, *_notes(study, values, numbers)],
-        summary=[_said(study, name) for name in counts],
+        summary=[_said(study, name) for name in judged],
     )
 
 
@@ -95,6 +96,11 @@ def _groups(study: Study, name: str) -> Sequence[str]:
 def _kept(study: Study, name: str) -> list[Counts]:
     rows = (row for record in study.records.values() for row in record.rows)
     return [row.counts[name] for row in rows if name in row.counts]
+
+
+def _errs(study: Study, name: str) -> bool:
+    """Whether any of the counts is a mistake; rows counted by their true labels have none."""
+    return any(c.total > c.table.trace(axis1=1, axis2=2).sum() for c in _kept(study, name))
 
 
 def _rates(study: Study, name: str) -> Iterator[Table]:
