@@ -118,7 +118,9 @@ def columns_named(by: Sequence[str]) -> tuple[str, ...]:
 
 def ranks_within(cell: Tensor, size: int) -> Tensor:
     """(N,) position of each row among the rows of its cell, for `cell` (N,) sorted by cell."""
-    count = torch.bincount(cell, minlength=size)
+    # Not bincount, which reads the largest cell from the device to know its own length.
+    zero = torch.zeros(size, dtype=torch.long, device=cell.device)
+    count = zero.scatter_add_(0, cell, torch.ones_like(cell))
     first = count.cumsum(0) - count
     return torch.arange(len(cell), device=cell.device) - first[cell]
 

@@ -289,6 +289,62 @@ def test_a_stratum_that_cannot_be_filled_is_announced():
     assert plan_reparation([0.3, 0.3, 0.4], batch=60, budget=30).warnings() == []
 
 
+def test_repeats_are_announced_as_what_they_are():
+    options = {"batch": 256, "budget": 64, "fill": "repeat"}
+    plan = plan_reparation([0.05, 0.001, 0.0, 0.949], **options)
+    assert plan.unfillable() == [2]
+    often, rare, never = plan.warnings(["red 0", "red 1", "green 0", "green 1"])
+    # 64 places for 320 x 5% = 16 rows.
+    assert "its rows are repeated in the 100.00% that hold any" in often
+    assert "each stands for about 4.0 places; expect 27.158%" in often
+    assert "budget of" not in often.split(";", 1)[1]
+    # 1 - 0.999^320 of batches hold any; log(1/2) / log(0.999) = 693 rows do half of the time.
+    assert "repeated in the 27.40% that hold any" in rare
+    assert "A budget of about 437 draws it half of the time." in rare
+    assert "repeated" not in never
+    assert "No budget can fill" in never
+    assert plan_reparation([0.25, 0.25, 0.2, 0.3], **options).warnings() == []
+
+
+def test_what_repeats_are_expected_to_do_is_what_they_do():
+    share = [0.05, 0.001, 0.949]
+    plan = plan_reparation(share, batch=256, budget=64, fill="repeat")
+    made = stratified_batch(
+        mix(share), lambda x: x, batch=256, strata=3, fill="repeat", blocks=4000, generator=gen()
+    )
+    held = made.first > 0
+    assert held.double().mean(0).tolist() == pytest.approx(plan.drawn.tolist(), abs=0.03)
+    places = 85 / made.first[:, 0].double().mean()
+    assert f"about {plan.quota[0] * plan.drawn[0] / plan.kept[0]:.1f} places" in plan.warnings()[0]
+    assert float(places) == pytest.approx(float(85 / plan.kept[0]), abs=0.1)
+
+
+def test_a_budget_that_is_drawn_again_need_not_be_as_large():
+    options = {"batch": 60, "budget": 15, "tries": 4}
+    once = plan_reparation([0.01, 0.99], **options).warnings()[0]
+    again = plan_reparation([0.01, 0.99], fill="reject", **options).warnings()[0]
+    assert "A budget of about 2941 fills" in once
+    assert "A budget of about 589 fills" in again
+
+
+@pytest.mark.parametrize("fill", ["unfiltered", "surplus", "reject", "repeat"])
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        (lambda x: x + 1, r"stratum must return numbers in \[0, 2\), got 1 to 2"),
+        (lambda x: x - 1, r"stratum must return numbers in \[0, 2\), got -1 to 0"),
+        (lambda x: x.double(), "stratum must return whole numbers, int64; got torch.float64"),
+        (lambda x: x > 0, "stratum must return whole numbers, int64; got torch.bool"),
+    ],
+)
+def test_strata_that_are_none_are_named(fill, wrong, match):
+    options = {"batch": 8, "strata": 2, "fill": fill, "generator": gen()}
+    with pytest.raises(ValueError, match=match):
+        stratified_batch(mix([0.5, 0.5]), wrong, **options)
+    made = stratified_batch(mix([0.5, 0.5]), lambda x: x.int(), **options)
+    assert made.cell.shape == (1, 8)
+
+
 def test_plan_refuses_shares_that_are_not_a_distribution():
     with pytest.raises(ValueError, match="sum to 1"):
         plan_reparation([0.5, 0.6], batch=8)

@@ -121,11 +121,13 @@ def stratified_batch(
         ideal: (K,) target shares that sum to 1; None is uniform.
         fill: how missing rows are supplied.
         tries: further draws of "reject", at least 0.
-        blocks: batches curated at once, R; one device synchronisation serves them all.
+        blocks: batches curated at once, R; one read from the device serves them all ("reject"
+            reads once more for each try).
 
     Raises:
-        ValueError: a size, the ideal, the budget or the fill rule is not valid, or `draw` or
-            `stratum` returns another number of rows than asked for.
+        ValueError: a size, the ideal, the budget or the fill rule is not valid, `draw` or
+            `stratum` returns another number of rows than asked for, or `stratum` gives anything
+            but whole numbers in [0, `strata`).
 
     >>> import torch
     >>> g = torch.Generator().manual_seed(0)
@@ -145,7 +147,7 @@ def stratified_batch(
                 break
             drawn = drawn.more(extra)
         missing = batch - torch.minimum(quota, drawn.count()).sum(1)
-        drawn, chosen = drawn.topped_up(drawn.chosen(quota, batch, fill), batch)
+        drawn, chosen = drawn.completed(quota, batch, fill)
         spot = _shuffled(chosen, drawn.block[chosen], generator).view(blocks, batch)
         return Stratified(drawn.x[spot], drawn.cell[spot], first, missing)
 
@@ -169,17 +171,20 @@ class _Drawn:
     cell: Tensor = field(default_factory=lambda: torch.empty(0))
     block: Tensor = field(default_factory=lambda: torch.empty(0))
 
-    def more(self, per_block: int | Tensor) -> _Drawn:
+    def more(self, per_block: int) -> _Drawn:
         """These rows and `per_block` new ones for each block."""
-        if isinstance(per_block, int):
-            per_block = torch.full((self.blocks,), per_block)
-        n = int(per_block.sum())
+        return self._more(torch.full((self.blocks,), per_block), self.blocks * per_block)
+
+    def _more(self, per_block: Tensor, n: int) -> _Drawn:
+        """These rows and `n` new ones, `per_block` (R,) of them for each block."""
         x = self.draw(n)
         if len(x) != n:
             raise ValueError(f"draw was asked for {n} rows and gave {len(x)}")
         cell = self.stratum(x)
         if cell.shape != (n,):
             raise ValueError(f"stratum must return shape ({n},), got {tuple(cell.shape)}")
+        if cell.dtype not in (torch.int64, torch.int32):
+            raise ValueError(f"stratum must return whole numbers, int64; got {cell.dtype}")
         owner = torch.arange(self.blocks, device=cell.device)
         block = owner.repeat_interleave(per_block.to(cell.device), output_size=n)
         if len(self.block):
@@ -191,9 +196,11 @@ class _Drawn:
         return self.block * self.strata + self.cell
 
     def count(self) -> Tensor:
-        """(R, K) int64 rows of each stratum in each block."""
+        """(R, K) int64 rows of each stratum in each block; nothing is read from the device."""
         size = self.blocks * self.strata
-        return torch.bincount(self._key(), minlength=size).view(self.blocks, self.strata)
+        key = self._key().clamp(0, size - 1)  # `completed` refuses what is out of range
+        zero = torch.zeros(size, dtype=torch.long, device=key.device)
+        return zero.scatter_add_(0, key, torch.ones_like(key)).view(self.blocks, self.strata)
 
     def _within(self, quota: Tensor) -> Tensor:
         """(N,) bool: the row is among the first `quota` (K,) of its stratum in its block."""
@@ -203,15 +210,34 @@ class _Drawn:
         within[order] = rank < quota[self.cell[order]]
         return within
 
-    def chosen(self, quota: Tensor, batch: int, fill: str) -> Tensor:
-        """Positions of what the rows drawn so far give each block by the rule of `fill`."""
-        if fill == "surplus":
-            return self.kept_then_surplus(quota, batch)
-        return self.repeated(quota) if fill == "repeat" else self.kept(quota)
+    def completed(self, quota: Tensor, batch: int, fill: str) -> tuple[_Drawn, Tensor]:
+        """All rows and the positions of `batch` of each block, by the rule of `fill`.
 
-    def kept(self, quota: Tensor) -> Tensor:
-        """Positions of the rows within their quota, in draw order."""
-        return self._within(quota).nonzero().flatten()
+        What the rows drawn so far cannot give is new rows of any stratum.
+        """
+        count = self.count()
+        given = quota * (count > 0) if fill == "repeat" else torch.minimum(quota, count)
+        gaps = batch - given.sum(1)
+        seen = torch.stack([gaps.sum(), self.cell.min(), self.cell.max()])
+        n, low, high = seen.tolist()  # the one read
+        if low < 0 or high >= self.strata:
+            raise ValueError(
+                f"stratum must return numbers in [0, {self.strata}), got {low} to {high}; strata="
+                "is how many there are"
+            )
+        if fill == "surplus":
+            return self, self.kept_then_surplus(quota, batch)
+        have = self.blocks * batch - n
+        chosen = self.repeated(quota, have) if fill == "repeat" else self.kept(quota, have)
+        if n == 0:
+            return self, chosen
+        new = torch.arange(len(self.block), len(self.block) + n, device=chosen.device)
+        return self._more(gaps, n), torch.cat([chosen, new])
+
+    def kept(self, quota: Tensor, n: int) -> Tensor:
+        """Positions of the `n` rows within their quota, in draw order."""
+        late = (~self._within(quota)).to(torch.uint8)
+        return torch.argsort(late, stable=True)[:n]
 
     def kept_then_surplus(self, quota: Tensor, batch: int) -> Tensor:
         """Positions of `batch` rows of each block: those within quota, then others as drawn."""
@@ -220,24 +246,15 @@ class _Drawn:
         start = torch.arange(self.blocks, device=spot.device) * late.shape[1]
         return (spot + start[:, None]).flatten()
 
-    def repeated(self, quota: Tensor) -> Tensor:
-        """Positions that fill every quota of a stratum present in its block, repeating its rows."""
+    def repeated(self, quota: Tensor, n: int) -> Tensor:
+        """`n` positions that fill every quota of a stratum in its block, repeating its rows."""
         key = self._key()
         order = torch.argsort(key, stable=True)
         count = self.count().flatten()
         slots = quota.repeat(self.blocks) * (count > 0)
-        slot = torch.arange(len(count), device=key.device).repeat_interleave(slots)
+        slot = torch.arange(len(count), device=key.device).repeat_interleave(slots, output_size=n)
         turn = ranks_within(slot, len(count)) % count[slot]
         return order[(count.cumsum(0) - count)[slot] + turn]
-
-    def topped_up(self, chosen: Tensor, batch: int) -> tuple[_Drawn, Tensor]:
-        """`chosen` completed to `batch` rows of each block by new rows of any stratum."""
-        gaps = batch - torch.bincount(self.block[chosen], minlength=self.blocks)
-        before, n = len(self.block), self.blocks * batch - len(chosen)
-        if n == 0:
-            return self, chosen
-        grown = self.more(gaps)
-        return grown, torch.cat([chosen, torch.arange(before, before + n, device=chosen.device)])
 
 
 def _shuffled(chosen: Tensor, block: Tensor, generator: torch.Generator) -> Tensor:
@@ -262,8 +279,9 @@ class Tally:
     def add(self, made: Stratified) -> None:
         """Count the batches of `made`."""
         blocks, batch = made.cell.shape
-        size = torch.tensor([blocks, blocks * batch], device=made.cell.device)
-        new = torch.cat([size, made.missing.sum()[None], made.first.sum(0)])
+        missing = made.missing.sum()[None]
+        size = [torch.full_like(missing, n) for n in (blocks, blocks * batch)]
+        new = torch.cat([*size, missing, made.first.sum(0)])
         self.sums = new if self.sums is None else self.sums + new
 
     def read(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ shares come from the data, from a generated population, or from a guess.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,11 +29,14 @@ class Plan:
         batch, budget: rows of a batch and rows drawn beyond it.
         share: (K,) strata shares of the source.
         quota: (K,) int64 rows kept at most.
-        full: (K,) chance that the stratum reaches its quota by filtered draws.
+        full: (K,) chance that the stratum reaches its quota by filtered draws, no row repeated.
+        drawn: (K,) chance that filtered draws hold the stratum at all.
+        kept: (K,) expected rows kept of filtered draws.
         final: (K,) expected share in the finished batch.
         missing: expected rows of a batch that the fill rule has to supply.
         ideal: (K,) target shares.
         fill: the fill rule.
+        turns: how often `budget` rows are drawn and filtered.
         exact: False where `final` was simulated (the rule "surplus" has no closed form).
     """
 
@@ -41,32 +45,62 @@ class Plan:
     share: Tensor
     quota: Tensor
     full: Tensor
+    drawn: Tensor
+    kept: Tensor
     final: Tensor
     missing: float
     ideal: Tensor
     fill: Fill
+    turns: int = 1
     exact: bool = True
 
     def unfillable(self, chance: float = 0.001) -> list[int]:
-        """Strata whose quota is reached in less than `chance` of the batches."""
-        return ((self.full < chance) & (self.quota > 0)).nonzero().flatten().tolist()
+        """Strata whose quota is filled in less than `chance` of the batches.
+
+        "repeat" fills the quota of every stratum that is drawn at all.
+        """
+        return self._rarer(self.drawn if self.fill == "repeat" else self.full, chance)
 
     def warnings(self, names: Sequence[str] | None = None) -> list[str]:
-        """One sentence for each stratum that this budget does not repair."""
+        """One sentence for each stratum that this budget does not repair, or not by its own rows.
+
+        >>> plan = plan_reparation([0.01, 0.99], batch=256, budget=64, fill="repeat")
+        >>> print(plan.warnings(["red", "green"])[0][-69:])
+        each stands for about 38.4 places; expect 48.015% instead of 50.000%.
+        """
         names = names or [str(k) for k in range(len(self.quota))]
         return [
             f"stratum {names[k]} ({self.share[k]:.3%} of the source) reaches its quota of "
             f"{int(self.quota[k])} of {self.batch} in {self.full[k]:.2%} of batches with budget "
-            f"{self.budget}; expect {self.final[k]:.3%} instead of {self.ideal[k]:.3%}. "
-            + self._advice(k)
-            for k in self.unfillable()
+            f"{self.budget}; {self._repeats(k)}expect {self.final[k]:.3%} instead of "
+            f"{self.ideal[k]:.3%}. {self._advice(k)}".rstrip()
+            for k in self._rarer(self.full, 0.001)
         ]
 
+    def _rarer(self, happens: Tensor, chance: float) -> list[int]:
+        return ((happens < chance) & (self.quota > 0)).nonzero().flatten().tolist()
+
+    def _repeats(self, k: int) -> str:
+        """What "repeat" does about a stratum that is short of its quota."""
+        if self.fill != "repeat" or self.share[k] == 0:
+            return ""
+        places = float(self.quota[k] * self.drawn[k] / self.kept[k])
+        return (
+            f"its rows are repeated in the {self.drawn[k]:.2%} that hold any, where each stands "
+            f"for about {places:.1f} places; "
+        )
+
     def _advice(self, k: int) -> str:
-        if self.share[k] == 0:
+        share = float(self.share[k])
+        if share == 0:
             return "No budget can fill a stratum the source never makes."
-        needed = int(self.quota[k] / self.share[k]) - self.batch + 1
-        return f"A budget of about {max(needed, 0)} fills it half of the time."
+        if self.fill == "repeat":
+            if self.drawn[k] >= 0.5:
+                return ""
+            needed = math.ceil(math.log(0.5) / math.log1p(-share)) - self.batch
+            return f"A budget of about {max(needed, 0)} draws it half of the time."
+        needed = int(self.quota[k] / share) - self.batch + 1
+        return f"A budget of about {-(-max(needed, 0) // self.turns)} fills it half of the time."
 
 
 def binomial(n: int, p: Tensor) -> Tensor:
@@ -110,7 +144,8 @@ def plan_reparation(
     check_rule(fill, tries, 1)
     if bool((p < 0).any()) or abs(float(p.sum()) - 1) > 1e-6:
         raise ValueError(f"share must hold shares of at least 0 that sum to 1, got {p.tolist()}")
-    draws = batch + extra * (1 + (tries if fill == "reject" else 0))
+    turns = 1 + (tries if fill == "reject" else 0)
+    draws = batch + extra * turns
     chance = binomial(draws, p)
     counts = torch.arange(draws + 1, dtype=torch.float64)
     kept = (chance * torch.minimum(counts, quota[:, None].double())).sum(1)
@@ -122,8 +157,10 @@ def plan_reparation(
         filtered = quota * (1 - chance[:, 0]) if fill == "repeat" else kept
         final = (filtered + (batch - filtered.sum()) * p) / batch
     target = torch.full_like(p, 1 / len(p)) if ideal is None else torch.as_tensor(ideal).double()
-    exact = fill != "surplus"
-    return Plan(batch, extra, p, quota, full, final, missing, target, fill, exact)
+    some, exact = 1 - chance[:, 0], fill != "surplus"
+    return Plan(
+        batch, extra, p, quota, full, some, kept, final, missing, target, fill, turns, exact
+    )
 
 
 def _simulated(p: Tensor, batch: int, extra: int, ideal: Sequence[float] | Tensor | None) -> Tensor:
