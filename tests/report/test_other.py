@@ -75,6 +75,16 @@ def test_rows_counted_by_their_true_labels_are_in_the_table_alone(tmp_path: Path
     ]
 
 
+def test_numbers_of_one_name_are_lines_of_one_figure(tmp_path: Path) -> None:
+    both = [replace(row, values={"sure.f": 1, "sure.m": 2, "once": 3} if row.round else
+            {"sure.f": 2, "sure.m": 3}) for row in rows((10, 10))]  # fmt: skip
+    found = other.build(read(study(tmp_path / "family", [both])), [])
+    assert found is not None
+    assert len(found.figures) == 1
+    assert all(name in found.figures[0] for name in ("sure.f", "sure.m"))
+    assert [row[0] for row in found.tables[1].rows] == ["sure.f", "sure.m", "once"]
+
+
 def test_what_a_section_shows_is_not_told_again(folder: Path) -> None:
     found = other.build(read(folder), ["deployed", "sh*"])
     assert found is not None

@@ -35,17 +35,21 @@ def build(study: Study, shown: Sequence[str]) -> Section | None:
     if not counts and not values:
         return None
     numbers = [name for name in values if study.has(name, NOTES)]
-    drawn = [name for name in numbers if study.rounds > 1][:DRAWN]
+    families = _families(study, numbers)
     judged = [name for name in counts if _errs(study, name)]
     figures = [figure for name in judged for figure in _figures(study, name)]
-    figures += [line_figure(name, [study.line(name, name, NOTES)], ylabel=name) for name in drawn]
+    for title, names in [*families.items()][:DRAWN]:
+        lines = [study.line(name, name, NOTES) for name in names[:NAMED]]
+        figures.append(line_figure(title, lines, ylabel=title))
     text = [
         "What the loop itself counted and noted beside the audit. Its counts are on rows of its "
         "own side, which it may have trained on or changed: the audit split is above.",
         *(_said(study, name) for name in judged),
     ]
-    if len(numbers) > len(drawn) > 0:
-        text.append(f"Of {len(numbers)} numbers the first {DRAWN} are drawn.")
+    if len(families) > DRAWN or any(len(names) > NAMED for names in families.values()):
+        text.append(
+            f"The first {DRAWN} figures of numbers are drawn, {NAMED} lines at most in each."
+        )
     tables = [t for name in counts for t in _rates(study, name)]
     return Section(
         "Other measurements",
@@ -96,6 +100,15 @@ def _groups(study: Study, name: str) -> Sequence[str]:
 def _kept(study: Study, name: str) -> list[Counts]:
     rows = (row for record in study.records.values() for row in record.rows)
     return [row.counts[name] for row in rows if name in row.counts]
+
+
+def _families(study: Study, numbers: Sequence[str]) -> dict[str, list[str]]:
+    """Numbers noted in two rounds or more, those of one name before the dot together."""
+    found: dict[str, list[str]] = {}
+    for name in numbers:
+        if any((~np.isnan(curve)).sum() > 1 for curve in study.curves(name, NOTES)):
+            found.setdefault(name.partition(".")[0], []).append(name)
+    return found
 
 
 def _errs(study: Study, name: str) -> bool:

@@ -13,7 +13,8 @@ from evenloop.report.study import Study
 ORDER = 15
 CELLS = 8
 SHOWN = (
-    "population", DRIFT, JUDGED, "share of *", "group_agreement*", "group_judge*", "margin.*",
+    "population", DRIFT, JUDGED, "share of *", "*_annotator", "group_agreement*", "group_judge*",
+    "margin.*",
     "frechet.*", "divergence from ideal", "distance from ideal", "generator_loss",
     "*.missing_share", "*.first_share.*",
 )  # fmt: skip
