@@ -234,6 +234,18 @@ class TestNumbersWrittenInSeveralWays:
             assert load(name, [setting]).digest() == whole.digest()
         assert load(name, ["recipe.momentum=0.5"]).digest() != whole.digest()
 
+    @pytest.mark.parametrize(
+        ("name", "digest"),
+        [
+            ("demo", "751b15a4"),
+            ("acquire-cpu:small", "7fa29557"),
+            ("prune-cifar100-nft:small", "27c0f74c"),
+            ("mix-adult", "f40c684f"),
+        ],
+    )
+    def test_a_preset_keeps_the_digest_that_its_folders_have(self, name: str, digest: str) -> None:
+        assert load(name).digest() == digest
+
     def test_a_text_that_looks_like_a_number_stays_a_text(self) -> None:
         config = load("digits", ["track='7'"])
         assert config.track == "7"
