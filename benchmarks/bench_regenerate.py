@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import io
-import math
 import os
 import sys
 import tempfile
-import time
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,60 +32,13 @@ from evenloop.samplers.quota import stratified_batch
 from evenloop.worlds.coloured import ColoredMNIST, assign_like_the_study, paint
 from evenloop.worlds.painted import Painted
 
+from .regenerate_clock import Row, cpu, in_turn, paired, row
 from .regenerate_memory import grown
 from .regenerate_parts import pieces
 from .regenerate_rates import tables
 
 CHECKOUT = "EVENLOOP_FAIRFEEDBACKLOOPS"
-ROWS, BATCH, BUDGET, REPEATS = 1280, 256, 64, 3
-Row = dict[str, Any]
-
-
-def cpu(work: Callable[[], object], repeats: int = REPEATS) -> float:
-    """Least CPU seconds of `work` in this process over a few repeats."""
-    seconds = []
-    for _ in range(repeats):
-        start = time.process_time()
-        work()
-        seconds.append(time.process_time() - start)
-    return min(seconds)
-
-
-def paired(
-    ours: Callable[[], object], theirs: Callable[[], object], repeats: int = REPEATS
-) -> tuple[float, float]:
-    """Least CPU seconds of both, run in turn, so that a busy machine slows both alike."""
-    seconds = [(cpu(ours, 1), cpu(theirs, 1)) for _ in range(repeats)]
-    return min(mine for mine, _ in seconds), min(other for _, other in seconds)
-
-
-def in_turn(
-    works: Mapping[str, Callable[[], object]],
-    theirs: Callable[[], object],
-    repeats: int = 2,
-    calls: int = 1,
-) -> Iterator[tuple[str, float, float]]:
-    """Of every work its name and least CPU seconds of `calls`, and theirs, all run in turn."""
-    least = dict.fromkeys(works, math.inf)
-    other = math.inf
-    for _ in range(repeats):
-        other = min(other, cpu(theirs, 1))
-        for name, work in works.items():
-            least[name] = min(least[name], cpu(work, calls))
-    for name, seconds in least.items():
-        yield name, seconds, other
-
-
-def row(name: str, ours: float, baseline: float, target: str, unit: str = "CPU s") -> Row:
-    """One line of the table; the ratio says how many times less ours takes."""
-    return {
-        "name": name,
-        "ours": ours,
-        "baseline": baseline,
-        "ratio": baseline / ours,
-        "target": target,
-        "unit": unit,
-    }
+ROWS, BATCH, BUDGET = 1280, 256, 64
 
 
 def grey_digits(n: int) -> tuple[np.ndarray, np.ndarray]:
