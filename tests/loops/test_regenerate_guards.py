@@ -111,15 +111,15 @@ def test_groups_are_needed() -> None:
         Regenerate().init(replace(world, by=("truth",)), None, Rng.of(0))
 
 
-def test_a_lost_stratum_is_announced_before_the_run(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_lost_stratum_is_foreseen_and_an_alarm() -> None:
     world, audit = image_world()
     rows = ~((world.data.truth == 1) & (world.data.attribute("color") == 1))
     world = replace(world, data=world.data.take(rows.nonzero().flatten()))
     loop = Regenerate(reparation="classifier", **SMALL)
-    with caplog.at_level("WARNING"):
-        loop.init(world, None, Rng.of(0))
-    assert "stratum bright red" in caplog.text
-    assert "No budget can fill" in caplog.text
+    (said,) = loop.foreseen(world)
+    assert "stratum bright red" in said
+    assert "No budget can fill" in said
+    assert loop.foreseen(image_world()[0]) == ()
     row = run(loop, world, audit, rounds=1).rows[0]
     assert any("bright red" in alarm for alarm in row.alarms)
 
@@ -188,11 +188,79 @@ def test_samples_outside_the_pixel_range_name_the_generation() -> None:
             self.scale = nn.Parameter(torch.ones(()))
 
         def fit(self, x: Tensor, *, generator: torch.Generator) -> None:
-            self.shape = x.shape[1:]
+            assert x.shape[1:] == (2, 8, 8)
 
         def sample(self, n: int, generator: torch.Generator) -> Tensor:
-            return torch.full((n, *self.shape), 2.0)
+            return torch.full((n, 2, 8, 8), 2.0)
 
     loop = Regenerate(**(SMALL | {"generator": lambda **shape: Loud(), "generator_options": {}}))
     with pytest.raises(ValueError, match=r"generator of round 0 made pixels in \[2, 2\]"):
         run(loop, *image_world(), rounds=1)
+
+
+class Mean(nn.Module):
+    """Draws around the mean picture, kept as a plain attribute, a buffer, or one of other shape."""
+
+    mean: Tensor
+
+    def __init__(self, kept: str, extra: int = 0) -> None:
+        super().__init__()
+        self.kept, self.extra = kept, extra
+        if kept == "buffer":
+            self.register_buffer("mean", torch.zeros(2, 8, 8))
+        elif kept == "shapeless":
+            self.register_buffer("mean", torch.zeros(0))
+        elif kept == "plain":
+            self.mean = torch.zeros(2, 8, 8)
+
+    def fit(self, x: Tensor, *, generator: torch.Generator) -> None:
+        self.mean = x.mean(0) + 0.1 * torch.rand((), generator=generator, device=generator.device)
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        luck = torch.rand(n + self.extra, 2, 8, 8, generator=generator, device=generator.device)
+        return (self.mean + 0.01 * luck).clamp(0, 1)
+
+
+def generated(**kind: Any) -> Record:
+    fields = SMALL | {"generator": lambda **shape: Mean(**kind), "generator_options": {}}
+    return run(Regenerate(annotator_floor=0, **fields), *image_world(), rounds=2)
+
+
+@pytest.mark.parametrize(
+    ("kept", "match"),
+    [
+        ("plain", "forgets what fit learned: .* draws other rows from the same random numbers"),
+        ("unset", r"forgets what fit learned: .* fails \('Mean' object has no attribute 'mean'"),
+        ("shapeless", r"forgets what fit learned: .* fails \(Error\(s\) in loading state_dict"),
+    ],
+)
+def test_a_generator_that_forgets_what_it_learned_is_stopped(kept: str, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        generated(kept=kept)
+    assert len(generated(kept="buffer").rows) == 2
+
+
+@pytest.mark.parametrize("extra", [-1, 1])
+def test_a_generator_that_gives_another_number_of_rows_is_stopped(extra: int) -> None:
+    with pytest.raises(ValueError, match=f"asked for 200 rows and gave {200 + extra}"):
+        generated(kept="buffer", extra=extra)
+
+
+def test_a_stratum_that_was_never_drawn_is_an_alarm_that_says_how_rare_it_may_be() -> None:
+    class Bright(Drawn):
+        """Pictures that no annotator can tell apart, so that strata are never drawn."""
+
+        def fit(self, x: Tensor, *, generator: torch.Generator) -> None:
+            assert x.shape[1:] == self.shape
+
+    fields = SMALL | {"generator": lambda **shape: Bright(2, 8, 8), "generator_options": {}}
+    loop = Regenerate(reparation="classifier", annotator_floor=0, **fields)
+    alarms = run(loop, *image_world(), rounds=1).rows[0].alarms
+    # 180 rows in batches of 16 with 4 more each: twelve first draws for each of 3 epochs.
+    found = [alarm for alarm in alarms if "first drawn for the classifier's batches" in alarm]
+    assert len(found) == 3
+    assert all("no budget" not in alarm for alarm in found)
+    drawn = int(found[0].split()[3])
+    assert 600 <= drawn <= 720
+    assert f"at most {1 - 0.05 ** (1 / drawn):.3g} (a 95% limit" in found[0]
+    assert (1 - float(f"{1 - 0.05 ** (1 / drawn):.3g}")) ** drawn == pytest.approx(0.05, rel=0.02)

@@ -204,3 +204,24 @@ def test_the_folded_decoder_is_its_layers_in_value_and_gradient(name):
         assert a.allclose(b, rtol=1e-10, atol=1e-12)
     for rows in (0, 1, vae.latent + 1, vae.latent + 2):
         assert folded(z[:rows]).allclose(made["plain"][0][:rows], atol=1e-12)
+
+
+def test_an_option_is_named_as_the_user_knows_it():
+    with pytest.raises(ValueError, match="'conv-vae' has no option 'latnt'; did you mean 'latent'"):
+        build_generator("conv-vae", (1, 8, 8), seed=0, options={"latnt": 3})
+    with pytest.raises(ValueError, match="'count' has no option 'latent'; there are: none"):
+        build_generator("count", (3,), seed=0, options={"latent": 3})
+    assert build_generator("conv-vae", (1, 8, 8), seed=0, options={"latent": 3}).latent == 3
+
+
+def test_a_factory_of_ones_own_is_told_the_shape():
+    def narrow(*, channels, size):
+        return build_generator("conv-vae", (channels, *size), seed=0)
+
+    def wide(*, channels, size, features):
+        assert features is None
+        return narrow(channels=channels, size=size)
+
+    with pytest.raises(ValueError, match="'narrow' does not take 'features'; a factory is called"):
+        build_generator(narrow, (1, 8, 8), seed=0)
+    assert build_generator(wide, (1, 8, 8), seed=0).shape == (1, 8, 8)

@@ -18,7 +18,7 @@ from evenloop.fit import TrainsItself, predict
 from evenloop.groups import LABEL, GroupIndex
 from evenloop.loop import Notes, State, World
 from evenloop.loops._regenerate_annotators import Natural
-from evenloop.models.generators import FitsItself, build_generator
+from evenloop.models.generators import FitsItself, build_generator, check_kept
 from evenloop.models.vae import Vae, conditioned
 from evenloop.recipe import Recipe
 from evenloop.rng import Rng
@@ -92,17 +92,26 @@ class Generation:
             model.share.copy_(self._shares(parent, stratum))
         recipe = loop.generator_recipe(self.world.recipe)
         if isinstance(model, FitsItself):
-            batches = sampler.epoch(
-                self.data, self.strata, batch=recipe.batch, rng=self.rng.at("generator", "rows")
-            )
-            rows = torch.cat([batch.x for batch in batches])
-            model.fit(rows, generator=self.rng.at("generator", "fit").gen())
-            assert isinstance(model, nn.Module)
+            self._fit(model, sampler, recipe.batch, parent)
         else:
             cost = loop.generator_cost(model)
             self.train("generator", model, self.data, self.strata, recipe, sampler, cost)
         self._report("generator", tally, recipe.batch)
         return model
+
+    def _fit(
+        self, model: FitsItself, sampler: Fresh | Mixed, batch: int, parent: nn.Module | None
+    ) -> None:
+        """An epoch's rows to a generator that fits itself; the first is tried for what it keeps."""
+        assert isinstance(model, nn.Module)
+        device, rng = self.world.recipe.device, self.rng.at("generator")
+        model.to(device)
+        batches = sampler.epoch(self.data, self.strata, batch=batch, rng=rng.at("rows"))
+        rows = torch.cat([made.x for made in batches])
+        model.fit(rows, generator=rng.at("fit").gen(device))
+        if parent is None:
+            again = self._new_generator().to(device)
+            check_kept(model.eval(), again, lambda: rng.at("kept").gen(device))
 
     def classifier(
         self, generator: nn.Module, teacher: nn.Module, group_annotator: nn.Module
@@ -192,6 +201,11 @@ class Generation:
             assert generator is not None
             with self._precision():
                 made: Tensor = generator.sample(n, source)  # type: ignore[operator]
+            if len(made) != n:
+                raise ValueError(
+                    f"the generator was asked for {n} rows and gave {len(made)}; sample(n, "
+                    "generator) must return n rows"
+                )
             return made.float() if made.dtype == torch.bfloat16 else made
 
         return rows
@@ -264,7 +278,11 @@ class Generation:
             self.values[f"{name.replace(' ', '_')}_loss"] = fitted.losses[-1]
 
     def _report(self, name: str, tally: Tally | None, batch: int) -> None:
-        """What curation did; a stratum it was to hold and never drew is an alarm."""
+        """What curation did; a stratum it was to hold and never drew is an alarm.
+
+        Of N independent draws of a stratum with share p none is of it with chance (1 - p)^N, which
+        is below 5% for every p above the limit that the alarm names.
+        """
         if tally is None:
             return
         read, wanted = tally.read(), quotas(batch, self.strata.size, self.loop.ideal).tolist()
@@ -272,7 +290,9 @@ class Generation:
         for cell, share, quota in zip(self.strata.names, read["first_share"], wanted, strict=True):
             self.values[f"{name}.first_share.{cell}"] = share
             if quota and share == 0:
+                n = read["drawn"]
                 self.alarms += (
-                    f"none of the rows drawn for the {name}'s batches was {cell}, of which "
-                    f"each was to hold {quota}: no budget brings this stratum back",
+                    f"none of the {n} rows first drawn for the {name}'s batches was {cell}, of "
+                    f"which each was to hold {quota}: of what is drawn it is at most "
+                    f"{1 - 0.05 ** (1 / n):.3g} (a 95% limit for a share seen in none of {n})",
                 )

@@ -10,7 +10,6 @@ natural rows, say they are. The loop measures them, not the world.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
@@ -49,7 +48,6 @@ from evenloop.words import nearest
 
 __all__ = ["Regenerate"]
 
-_log = logging.getLogger(__name__)
 LEAST = {
     "natural": 0, "population": 1, "quality": 0, "validation": 0, "blocks": 1,
     "annotator_epochs": 1, "annotator_batch": 1,
@@ -193,14 +191,20 @@ class Regenerate(Loop):
         """Groups keep their shares, where a tolerance says how far."""
         return () if self.tolerance is None else (SharesKept(self.tolerance),)
 
+    def foreseen(self, world: World) -> tuple[str, ...]:
+        """Strata that the budget cannot fill even from the natural mix, as sentences."""
+        return tuple(self.lost_strata(world, self._rows(world)))
+
     def init(self, world: World, start: State | None, rng: Rng) -> State:
         """D: the world's rows, or those an earlier loop of a chain left. Nothing is trained yet."""
         if self.natural > len(world.data):
             raise ValueError(f"natural={self.natural}, but the world has {len(world.data)} rows")
-        rows = torch.arange(self.natural)
-        state = start or State(world.data.take(rows) if self.natural else world.data)
+        state = start or State(self._rows(world))
         self._check(world, state.data)
         return state
+
+    def _rows(self, world: World) -> GroupedData:
+        return world.data.take(torch.arange(self.natural)) if self.natural else world.data
 
     def step(self, world: World, state: State, round: int, rng: Rng) -> tuple[State, Notes]:
         """One generation: maybe a new generator G_g, what it makes, then a new classifier C_g."""
@@ -222,7 +226,7 @@ class Regenerate(Loop):
         return State(state.data, models, {**state.extra, KEY: kept}), at.notes()
 
     def _check(self, world: World, data: GroupedData) -> None:
-        """What the data contradicts, before anything is trained; a lost stratum is announced."""
+        """What the data contradicts, before anything is trained."""
         held_out_rows(natural_rows(data), self.validation)
         groups = group_columns(world, data)
         if self.judge == "validation":
@@ -230,8 +234,6 @@ class Regenerate(Loop):
         strata = GroupIndex.of(data, [LABEL, *groups])
         quotas(self.generator_batch, strata.size, self.ideal)
         self._check_generator(tuple(data.x.shape[1:]), strata.names)
-        for warning in self.lost_strata(world, data):
-            _log.warning("%s", warning)
 
     def _check_generator(self, shape: tuple[int, ...], strata: Sequence[str]) -> None:
         """Its options and, where it can draw before it is trained, what its samples look like."""

@@ -8,6 +8,7 @@ be kept: `state_dict` must hold what `fit` learned).
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -27,6 +28,7 @@ __all__ = [
     "FitsItself",
     "Generates",
     "build_generator",
+    "check_kept",
     "check_samples",
     "generator_names",
 ]
@@ -37,7 +39,10 @@ class Generates(Protocol):
     """Anything that draws samples."""
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """(n, ...) new rows, shaped and scaled as in training (pixels in [0, 1])."""
+        """(n, ...) new rows, shaped and scaled as in training (pixels in [0, 1]).
+
+        Random numbers are drawn with `device=generator.device`.
+        """
         ...
 
 
@@ -46,7 +51,10 @@ class FitsItself(Generates, Protocol):
     """A generator with a training procedure of its own."""
 
     def fit(self, x: Tensor, *, generator: torch.Generator) -> None:
-        """Learn from rows `x` (N, ...)."""
+        """Learn from rows `x` (N, ...); what is learned must be in `state_dict`.
+
+        The module, `x` and `generator` are on the run's device, as they are in `sample`.
+        """
         ...
 
 
@@ -57,6 +65,9 @@ class BringsObjective(Protocol):
     def objective(self) -> Objective:
         """The objective of its training."""
         ...
+
+
+KEPT_ROWS = 8  # drawn to see whether a generator keeps what it learned
 
 
 def _counting(*, channels: int | None, size: Any, features: int | None) -> nn.Module:
@@ -118,14 +129,22 @@ def build_generator(
         "size": (shape[1], shape[2]) if image else None,
         "features": None if image else shape[0],
     }
-    try:
-        made = seeded(lambda: factory(**keywords, **(options or {})), seed)
-    except TypeError as error:
-        if "unexpected keyword" not in str(error):
-            raise
-        raise ValueError(f"generator {name!r}: {error}; see its documentation") from error
+    called = name if isinstance(name, str) else getattr(name, "__name__", repr(name))
+    taken = inspect.signature(factory).parameters
+    if not any(kind.kind is inspect.Parameter.VAR_KEYWORD for kind in taken.values()):
+        for key in keywords:
+            if key not in taken:
+                raise ValueError(
+                    f"generator {called!r} does not take {key!r}; a factory is called with the "
+                    "keywords channels, size and features, and with its own options"
+                )
+        own = [key for key in taken if key not in (*keywords, "classes")]
+        for key in options or {}:
+            if key not in own:
+                raise ValueError(f"generator {called!r} has no option {key!r}; {nearest(key, own)}")
+    made = seeded(lambda: factory(**keywords, **(options or {})), seed)
     if not isinstance(made, Generates) or not isinstance(made, nn.Module):
-        raise TypeError(f"generator {name!r} must be a torch module with sample(n, generator)")
+        raise TypeError(f"generator {called!r} must be a torch module with sample(n, generator)")
     return made
 
 
@@ -145,3 +164,41 @@ def check_samples(x: Tensor, shape: Sequence[int], *, name: str = "the generator
             f"{name} made pixels in [{float(x.min()):.3g}, {float(x.max()):.3g}]; pixels must be "
             "in [0, 1]: end it in a sigmoid or rescale its output"
         )
+
+
+def check_kept(model: nn.Module, again: nn.Module, source: Callable[[], torch.Generator]) -> None:
+    """Raise `ValueError` unless `again`, given the state of `model`, draws the same rows.
+
+    Args:
+        model: a fitted generator.
+        again: a new one of the same kind, which is changed.
+        source: a new stream, the same at every call.
+
+    >>> class Mean(nn.Module):
+    ...     def fit(self, x, *, generator):
+    ...         self.mean = x.mean()
+    ...     def sample(self, n, generator):
+    ...         return self.mean.expand(n, 1)
+    >>> made = Mean()
+    >>> made.fit(torch.ones(3, 1), generator=torch.Generator())
+    >>> check_kept(made, Mean(), torch.Generator)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: the generator forgets what fit learned: ...
+    """
+    advice = (
+        "the generator forgets what fit learned: rebuilt from its state_dict, as the next "
+        "generation and a resumed run do, it {}. Register what fit sets in __init__, with "
+        "register_buffer or as a parameter, in the shape that fit gives it"
+    )
+    with torch.no_grad():
+        rows: Tensor = model.sample(KEPT_ROWS, source())  # type: ignore[operator]
+        try:
+            again.load_state_dict(model.state_dict())
+            other: Tensor = again.eval().sample(KEPT_ROWS, source())  # type: ignore[operator]
+        except Exception as error:  # whatever a module of a user's own raises
+            reason = str(error).splitlines() or [type(error).__name__]
+            raise ValueError(advice.format(f"fails ({reason[0]})")) from error
+    if rows.shape != other.shape or not torch.allclose(
+        rows, other, rtol=1e-3, atol=1e-5, equal_nan=True
+    ):
+        raise ValueError(advice.format("draws other rows from the same random numbers"))

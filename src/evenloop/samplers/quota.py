@@ -270,7 +270,7 @@ class Tally:
     >>> tally = Tally(2)
     >>> tally.add(Stratified(*[torch.zeros(1, 4)] * 2, torch.tensor([[3, 1]]), torch.tensor([1])))
     >>> tally.read()
-    {'batches': 1, 'missing_share': 0.25, 'first_share': [0.75, 0.25]}
+    {'batches': 1, 'drawn': 4, 'missing_share': 0.25, 'first_share': [0.75, 0.25]}
     """
 
     strata: int
@@ -285,7 +285,7 @@ class Tally:
         self.sums = new if self.sums is None else self.sums + new
 
     def read(self) -> dict[str, Any]:
-        """Batches, the share of rows the fill rule supplied, and the strata shares of first draws.
+        """Batches, rows of first draws, the share the fill rule supplied, first draws by stratum.
 
         Shares are nan before the first batch.
         """
@@ -293,6 +293,7 @@ class Tally:
         first = sums[3:] / sums[3:].sum()
         return {
             "batches": int(sums[0]),
+            "drawn": int(sums[3:].sum()),
             "missing_share": float(sums[2] / sums[1]),
             "first_share": first.tolist(),
         }
