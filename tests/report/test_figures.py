@@ -22,6 +22,30 @@ def test_every_line_has_its_name_whatever_it_is() -> None:
     assert "_round$a$" in texts(svg)
 
 
+def colours(svg: str) -> list[str]:
+    """Of the lines in their order, with the dashes."""
+    drawn = re.findall(r'<path d="[^"]*" clip-path="[^"]*" style="([^"]*)"', svg)
+    return [style for style in drawn if "var(--s" in style]
+
+
+def test_a_line_with_a_place_keeps_its_colour_in_any_order() -> None:
+    value = np.array([1.0, 2.0])
+    red, green, ten = (Line(n, value, place=p) for n, p in (("r", 1), ("g", 0), ("t", 9)))
+    one, other = (line_figure("t", lines, ylabel="y") for lines in ((red, green), (green, red)))
+    assert [re.findall(r"--s\d", style) for style in colours(one)] == [["--s1"], ["--s0"]]
+    assert colours(one) == colours(other)[::-1]
+    same = colours(line_figure("t", (red, ten), ylabel="y"))
+    assert all("--s1" in style for style in same)
+    assert same[0] != same[1]  # another style
+
+
+def test_lines_of_which_one_has_no_place_go_by_their_order() -> None:
+    value = np.array([1.0, 2.0])
+    lines = (Line("a", value, place=1), Line("b", value), Line("c", value, flat=True))
+    shown = colours(line_figure("t", lines, ylabel="y"))
+    assert [re.findall(r"--s\d", style) for style in shown] == [["--s0"], ["--s1"]]
+
+
 def test_only_the_page_s_colours() -> None:
     svg = line_figure("t", [Line("a", np.array([1.0, 2.0])), Line("b", np.ones(2), flat=True)],
                       ylabel="y", zero=True)  # fmt: skip

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from evenloop.build import assemble, check
@@ -16,8 +13,8 @@ from evenloop.config import ConfigError, RunConfig, load
 from evenloop.counts import Counts
 from evenloop.loop import run
 from evenloop.loops.relabel import Relabel
-from evenloop.record import Record
-from evenloop.report.generation_arms import generation_sections
+from evenloop.record import Record, Row
+from evenloop.report.generation_arms import ending, generation_sections, left
 from evenloop.report.sections.bought import build as bought
 from evenloop.report.sections.generations import build
 from evenloop.report.sections.made import build as made
@@ -66,25 +63,52 @@ def test_many_groups_are_a_table_of_shares_against_natural_rows() -> None:
     assert ">group<" in groups
     assert groups.count("%<") == 20
     assert cells.count("%<") == 20
+    assert ">generation<" in groups
 
 
-def counted(*table: list[list[int]]) -> Any:
-    """A record of one generation with these audit counts of green and red."""
-    names, rows = ("green", "red"), np.array(table)
-    audit, natural = (
-        Counts(t, names, ("0", "1")) for t in (rows, np.array([[[3, 0], [0, 7]]] * 2))
-    )
-    counts = {"audit": audit, "population": audit, "train": natural}
-    return SimpleNamespace(rows=[SimpleNamespace(counts=counts)])
+def test_first_draws_of_many_strata_are_a_table_of_shares() -> None:
+    config = load("colored-mnist-arcla:small", [*TINY, "by=[digit]", "rounds=1"])
+    job = assemble(config, 0)
+    record = run(job.loop, job.world, job.audit, rounds=1)
+    section = build(Study(Path("."), config, {0: record}, table_of(config, {0: record}), None))
+    assert section is not None
+    (draws,) = [figure for figure in section.figures if "First draws of the class" in figure]
+    assert "by stratum, at the last generation" in draws
+    assert draws.count("%<") == 20
+
+
+SIZES = {"train": 20, "relabelled": 0, "generated": 0}
+
+
+def counted(*tables: list[list[list[int]]]) -> Record:
+    """A record with these audit counts (2, 2, 2) of green and red, generation by generation."""
+    names, classes = ("green", "red"), ("0", "1")
+    natural = Counts(np.array([[[3, 0], [0, 7]]] * 2), names, classes)
+    rows = []
+    for at, table in enumerate(tables):
+        audit = Counts(np.array(table), names, classes)
+        rows.append(Row(at, SIZES, {"audit": audit, "population": audit, "train": natural}))
+    return Record(rows=rows)
+
+
+def study_of(*records: Record) -> Study:
+    config, kept = tiny(), dict(enumerate(records))
+    return Study(Path("."), config, kept, table_of(config, kept), None)
 
 
 def test_rates_of_groups_are_taken_in_each_seed_then_averaged() -> None:
-    one = counted([[8, 2], [1, 9]], [[6, 4], [5, 5]])
-    two = counted([[5, 5], [0, 10]], [[10, 0], [10, 0]])
-    config = tiny()
-    section = rates(Study(Path("."), config, {0: one, 1: two}, pd.DataFrame(), None))
+    one = counted([[[8, 2], [1, 9]], [[6, 4], [5, 5]]])
+    two = counted([[[5, 5], [0, 10]], [[10, 0], [10, 0]]])
+    section = rates(study_of(one, two))
     assert section is not None
     assert "natural rows, red from 0.7 to 0.7" in section.figures[0]
+    selected, true, false, ratios = section.figures
+    assert "green from 0.65 to 0.65; red from 0.225 to 0.225" in selected
+    assert "green from 0.95 to 0.95; red from 0.25 to 0.25" in true
+    assert "green from 0.35 to 0.35; red from 0.2 to 0.2" in false
+    assert "demographic parity ratio from 0.409 to" in ratios
+    assert "equalized odds ratio from 0.25 to" in ratios
+    assert ">generation<" in true
     rows = {row[0]: tuple(row[1:]) for row in section.tables[0].rows}
     assert rows["accuracy"] == ("0.800", "0.525", "0.275", "0.657")
     assert rows["selection rate"] == ("0.650", "0.225", "0.425", "0.409")
@@ -95,13 +119,48 @@ def test_rates_of_groups_are_taken_in_each_seed_then_averaged() -> None:
 
 
 def test_a_rate_that_nobody_has_is_not_estimable() -> None:
-    empty = counted([[4, 0], [0, 0]], [[3, 0], [0, 0]])
-    section = rates(Study(Path("."), tiny(), {0: empty}, pd.DataFrame(), None))
+    empty = counted([[[4, 0], [0, 0]], [[3, 0], [0, 0]]])
+    section = rates(study_of(empty))
     assert section is not None
     rows = {row[0]: tuple(row[1:]) for row in section.tables[0].rows}
     assert rows["true positive rate"] == ("not estimable",) * 4
     assert rows["selection rate"] == ("0.000", "0.000", "0.000", "not estimable")
     assert rows["accuracy"] == ("1.000", "1.000", "0.000", "1.000")
+
+
+ALWAYS, NEVER = [[0, 9], [0, 9]], [[9, 0], [9, 0]]
+RIGHT = [[9, 0], [0, 9]]
+BY_GROUP = [ALWAYS, NEVER]
+
+
+def test_seeds_that_leave_an_absorbing_state_are_counted() -> None:
+    study = study_of(
+        counted(BY_GROUP, BY_GROUP, [RIGHT, RIGHT]),  # out of one
+        counted([RIGHT, RIGHT], BY_GROUP, [NEVER, NEVER]),  # from one to another
+        counted([RIGHT, RIGHT], BY_GROUP, BY_GROUP),  # stays
+        counted([RIGHT, RIGHT], [RIGHT, RIGHT], [RIGHT, RIGHT]),  # was never in one
+    )
+    assert left(study) == (3, 2)
+    assert ending(study) == {"none": 2, "group rule": 1, "constant 0": 1}
+
+
+def test_departures_stand_beside_the_end_states() -> None:
+    studies = {"moves": ran("a"), "stays": ran("b")}
+    for record in studies["moves"].records.values():
+        for row, table in zip(record.rows, (BY_GROUP, [RIGHT, RIGHT]), strict=True):
+            row.counts["audit"].table[:] = np.array(table)
+    for record in studies["stays"].records.values():
+        for row in record.rows:
+            row.counts["audit"].table[:] = np.array(BY_GROUP)
+    ends = generation_sections(studies, ["accuracy"])[-1]
+    assert [row[0:2] + row[3:] for row in ends.tables[0].rows] == [
+        ("moves", "0 of 2", "2 of 2"),
+        ("stays", "2 of 2", "0 of 2"),
+    ]
+    assert "may move between them" in ends.text[0]
+    section = build(studies["moves"])
+    assert section is not None
+    assert "0 of 2 seeds. Of 2 that were ever in one, 2 left it" in section.summary[1]
 
 
 def ran(name: str, *more: str) -> Study:

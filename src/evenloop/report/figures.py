@@ -57,7 +57,8 @@ class Line:
     """A curve over rounds 0, 1, ...: values (T,), limits (T,), and single runs drawn thin.
 
     `flat` marks a reference (a baseline), drawn thin in ink without a band. `legible` single runs
-    are to be read one by one, not a backdrop to the curve.
+    are to be read one by one, not a backdrop to the curve. `place` is whose colour and style a line
+    has, for those that have one over the whole page; by default they go by the order of the lines.
     """
 
     label: str
@@ -67,6 +68,7 @@ class Line:
     thin: tuple[Floats, ...] = ()
     flat: bool = False
     legible: bool = False
+    place: int | None = None
 
     def words(self, at: int) -> str:
         """The signed value of round `at` with its limits, to three decimals."""
@@ -109,7 +111,8 @@ def line_figure(
         if zero:
             axes.axhline(0, color=FAINT, linewidth=0.8)
         crowded = len(lines) > CROWDED
-        drawn = [_draw(axes, line, place, crowded) for place, line in enumerate(lines)]
+        looks = _looks(lines)
+        drawn = [_draw(axes, line, at, looks[at], crowded) for at, line in enumerate(lines)]
         if max((len(line.value) for line in lines), default=0) == 1:
             axes.set_xlim(-0.5, 0.5 + 0.12 * len(lines))  # one round is a point, not a scale
         if span is not None:
@@ -160,10 +163,19 @@ def frame(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
         spine.set_color(FAINT)
 
 
-def _draw(axes: Axes, line: Line, place: int, crowded: bool) -> Artist:
+def _looks(lines: Sequence[Line]) -> list[int]:
+    """Whose colour and style each line has: its own place where all have one, else its order."""
+    own = [line.place for line in lines if not line.flat]
+    if None in own or len(set(own)) < len(own):
+        return list(range(len(lines)))
+    return [line.place or 0 for line in lines]
+
+
+def _draw(axes: Axes, line: Line, place: int, look: int, crowded: bool) -> Artist:
     """A line with its band; where many lines share a panel, with limits at the last round only."""
-    colour = INK if line.flat else SERIES[place % len(SERIES)]
-    style = "-" if line.flat else STYLES[place % len(STYLES)]
+    colour = INK if line.flat else SERIES[look % len(SERIES)]
+    # The second eight have the colours of the first, so other styles.
+    style = "-" if line.flat else STYLES[(look + 2 * (look // len(SERIES))) % len(STYLES)]
     rounds = np.arange(len(line.value))
     faint = (0.65, 0.8) if line.legible else (0.25, 0.6)
     for run in () if crowded else line.thin:

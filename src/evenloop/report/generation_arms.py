@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from math import isnan
 
 import numpy as np
@@ -16,7 +17,7 @@ from evenloop.report.spread import course_figures, explained, last_table
 from evenloop.report.study import Study
 from evenloop.study.compare import NOTES, Arm, compare
 
-__all__ = ["DRIFT", "JUDGED", "ending", "generation_sections", "titled"]
+__all__ = ["DRIFT", "JUDGED", "ending", "generation_sections", "left", "titled"]
 
 DRIFT = "group drift"
 JUDGED = "group drift (judge)"
@@ -90,8 +91,22 @@ def _sentences(studies: Studies, metrics: Sequence[str]) -> Iterator[str]:
 
 def ending(study: Study) -> Counter[str]:
     """Seeds by the absorbing state that the last classifier is in, "none" for the others."""
-    last = [record.rows[-1].counts["audit"].table for record in study.records.values()]
-    return Counter(absorbed(torch.as_tensor(table)) for table in last)
+    return Counter(states[-1] for states in _states(study))
+
+
+def left(study: Study) -> tuple[int, int]:
+    """Seeds whose classifier was in an absorbing state, and those of them that left one later."""
+    held = [[s for s in states if s != "none"] for states in _states(study)]
+    gone = [any(a not in ("none", b) for a, b in pairwise(states)) for states in _states(study)]
+    return sum(map(bool, held)), sum(gone)
+
+
+def _states(study: Study) -> list[list[str]]:
+    """The absorbing state of every generation's classifier, seed by seed."""
+    return [
+        [absorbed(torch.as_tensor(row.counts["audit"].table)) for row in record.rows]
+        for record in study.records.values()
+    ]
 
 
 def _ends(studies: Studies) -> Section:
@@ -101,13 +116,19 @@ def _ends(studies: Studies) -> Section:
             states = ending(study)
             held = sum(n for state, n in states.items() if state != "none")
             which = ", ".join(f"{n} {state}" for state, n in states.items() if state != "none")
-            rows.append((arm, f"{held} of {sum(states.values())}", which))
-        head = ("arm", "seeds in an absorbing state", "which")
+            ever, gone = left(study)
+            rows.append((arm, f"{held} of {sum(states.values())}", which, f"{gone} of {ever}"))
+        head = ("arm", "seeds in an absorbing state", "which", "seeds that left one earlier")
         tables.append(Table("Last generation", head, rows))
     tables.append(_shares(studies))
     return Section(
         "Where the arms ended",
-        text=["No later generation leaves an absorbing state unless natural rows are mixed in."],
+        text=[
+            "Absorbing states are the end states of the study's collapsed chains: a classifier "
+            "that always says one label, or follows the group alone. A chain may move between "
+            "them or out of one; the last column counts the seeds that did, of those that were "
+            "ever in one."
+        ],
         tables=tables,
     )
 

@@ -40,7 +40,7 @@ def build(study: Study, shown: Sequence[str]) -> Section | None:
     figures = [figure for name in judged for figure in _figures(study, name)]
     for title, names in [*families.items()][:DRAWN]:
         lines = [study.line(name, name, NOTES) for name in names[:NAMED]]
-        figures.append(line_figure(title, lines, ylabel=title))
+        figures.append(line_figure(title, lines, ylabel=title, xlabel=study.step))
     text = [
         "What the loop itself counted and noted beside the audit. Its counts are on rows of its "
         "own side, which it may have trained on or changed: the audit split is above.",
@@ -77,7 +77,7 @@ def _said(study: Study, name: str) -> str:
     limits = ""
     if line.low is not None and line.high is not None and not np.isnan(line.low[at]):
         limits = f" [{line.low[at]:.3f}, {line.high[at]:.3f}]"
-    return f"Accuracy in {name} at round {at}: {line.value[at]:.3f}{limits}."
+    return f"Accuracy in {name} at {study.step} {at}: {line.value[at]:.3f}{limits}."
 
 
 def _figures(study: Study, name: str) -> Iterator[str]:
@@ -86,11 +86,16 @@ def _figures(study: Study, name: str) -> Iterator[str]:
     lines = [study.line(g, "accuracy", name, g) for g in groups[:NAMED]]
     lines = lines if len(groups) > 1 else [study.line("all", "accuracy", name)]
     more = f" (the first {NAMED} groups)" if len(groups) > NAMED else ""
-    yield line_figure(f"Accuracy in {name}{more}", lines, ylabel="share right")
+    yield line_figure(f"Accuracy in {name}{more}", lines, ylabel="share right", xlabel=study.step)
     gaps = [study.line(gap, gap, name) for gap in GAPS if study.has(gap, name)]
     gaps = [gap for gap in gaps if not np.isnan(gap.value).all()]
     if gaps:
-        yield line_figure(f"Distance between groups in {name}", gaps, ylabel="difference of rates")
+        yield line_figure(
+            f"Distance between groups in {name}",
+            gaps,
+            ylabel="difference of rates",
+            xlabel=study.step,
+        )
 
 
 def _groups(study: Study, name: str) -> Sequence[str]:
@@ -127,7 +132,7 @@ def _rates(study: Study, name: str) -> Iterator[Table]:
             if counts is not None
             for row in _rows(rate_table(counts, klass))
         ]
-        title = f"Rates of {klass} in {name} at the last round"
+        title = f"Rates of {klass} in {name} at the last {study.step}"
         head = ("seed", "rate", "group", "value", "95 % limits", "items")
         yield Table(title, head, rows, folded=True)
 
@@ -171,7 +176,7 @@ def _notes(study: Study, values: Sequence[str], numbers: Sequence[str]) -> Itera
         if isinstance(record.rows[-1].values.get(name), str)
     ]
     if texts:
-        head = ("seed", "text", "at the last round")
+        head = ("seed", "text", f"at the last {study.step}")
         yield Table("Texts (whole in rows.jsonl)", head, texts, folded=True)
 
 

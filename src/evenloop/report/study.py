@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -97,8 +97,23 @@ class Study:
         """The metric as a line: over seeds with the mean's limits, alone with its counts' own.
 
         Where all seeds agree to the last item their deviation is no measure of anything; the
-        limits are then the widest that the counts of a single seed give.
+        limits are then the widest that the counts of a single seed give. A line called as a group
+        of the audit has that group's place.
         """
+        return replace(self._line(label, metric, split, group), place=self.place(label))
+
+    def place(self, group: str) -> int | None:
+        """Where a group stands among those of the audit, which gives its colour on the page."""
+        counts = self.first.counts.get("audit")
+        names = counts.groups if counts else ()
+        return names.index(group) if group in names else None
+
+    @property
+    def step(self) -> str:
+        """What a round is called on the page: generators have generations."""
+        return "generation" if "population" in self.first.counts else "round"
+
+    def _line(self, label: str, metric: str, split: str, group: str) -> Line:
         if not self.has(metric, split, group):
             return Line(label, np.full(self.rounds, np.nan))
         curves = self.curves(metric, split, group)

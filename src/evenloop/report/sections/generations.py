@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from evenloop.report.figures import Line, line_figure
-from evenloop.report.generation_arms import DRIFT, JUDGED, ending
+from evenloop.report.generation_arms import DRIFT, JUDGED, ending, left
 from evenloop.report.heat import heat_figure
 from evenloop.report.sections import Section, Table
 from evenloop.report.study import Study
@@ -18,6 +20,7 @@ SHOWN = (
     "frechet.*", "divergence from ideal", "distance from ideal", "generator_loss",
     "*.missing_share", "*.first_share.*",
 )  # fmt: skip
+_drawn = partial(line_figure, xlabel="generation")
 JUDGING = (
     "The judge is a second group annotator with a start of its own, which chooses no row. Where "
     "the two part, one of them errs, and a drift is not of the groups alone; errors that both "
@@ -38,15 +41,16 @@ def build(study: Study) -> Section | None:
         for who, key in (("first annotator", "annotated"), ("teacher", "taught"))
     ]
     figures = [
-        line_figure("Groups in the generated population", groups, ylabel="share"),
-        line_figure("Labels in the generated population", labels, ylabel="share"),
+        _drawn("Groups in the generated population", groups, ylabel="share"),
+        _drawn("Labels in the generated population", labels, ylabel="share"),
     ]
     if len(groups) > CELLS:
         figures[0] = _group_map(study, groups)
     if len(cells) <= CELLS:
         lines = [_note(study, cell, f"share of {cell}") for cell in cells]
-        figures.append(line_figure("Every cell of label and group", lines, ylabel="share"))
-    figures.append(_cell_map(study))
+        figures.append(_drawn("Every cell of label and group", lines, ylabel="share"))
+    shares = [[f"share of {c} {g}" for c in counts.classes] for g in counts.groups]
+    figures.append(_cell_map(study, "Every cell at the last generation", shares))
     if study.has(DRIFT, "notes"):
         figures.append(_drift(study))
     figures.append(_divergence(study))
@@ -66,8 +70,8 @@ def build(study: Study) -> Section | None:
         "The generated population",
         text=text,
         figures=figures,
-        note=f"Bands: {study.limits()}. What vanished from a chain of generators does not return "
-        "unless natural rows are mixed in.",
+        note=f"Bands: {study.limits()}. A cell that vanished may return, for a network may draw "
+        "what it no longer sees; only the generator `count` never does without natural rows.",
         tables=[_annotators(study)],
         summary=[_moved(study, groups), states],
         shows=SHOWN,
@@ -83,7 +87,7 @@ def _drift(study: Study) -> str:
     drifts = [_note(study, "by the group annotator", DRIFT)]
     if study.has(JUDGED, "notes"):
         drifts.append(_note(study, "by the judge", JUDGED))
-    return line_figure("Drift of the groups from their natural shares", drifts, ylabel="share")
+    return _drawn("Drift of the groups from their natural shares", drifts, ylabel="share")
 
 
 def _agreement(study: Study) -> str | None:
@@ -92,7 +96,7 @@ def _agreement(study: Study) -> str | None:
         return None
     line = study.line("judge and group annotator", "accuracy", "group_agreement")
     title = "Rows on which both annotators name one group"
-    return line_figure(title, [line], ylabel="share of generated rows")
+    return _drawn(title, [line], ylabel="share of generated rows")
 
 
 def _natural(study: Study) -> np.ndarray | None:
@@ -106,14 +110,13 @@ def _natural(study: Study) -> np.ndarray | None:
     return np.mean([t / t.sum() for t in tables], axis=0) if tables else None
 
 
-def _cell_map(study: Study) -> str:
-    """Shares of all cells at the last generation, coloured by their drift."""
+def _cell_map(study: Study, title: str, metrics: list[list[str]]) -> str:
+    """Shares (G, C) of all cells at the last generation, coloured by their drift."""
     counts, natural = study.first.counts["population"], _natural(study)
-    names = [[f"share of {c} {g}" for c in counts.classes] for g in counts.groups]
-    course = np.array([[_note(study, "", name).value for name in row] for row in names])
+    course = np.array([[_note(study, "", name).value for name in row] for row in metrics])
     last = course[:, :, -1]
     return heat_figure(
-        "Every cell at the last generation",
+        title,
         counts.groups,
         counts.classes,
         last,
@@ -133,22 +136,25 @@ def _group_map(study: Study, groups: list[Line]) -> str:
         [str(generation) for generation in range(share.shape[1])],
         share,
         np.broadcast_to(start, share.shape),
-        xlabel="round",
+        xlabel="generation",
         ylabel="group",
     )
 
 
 def _first_draws(study: Study, cells: list[str]) -> list[str]:
     """What curated batches' first draws held, before anything was kept or filled."""
-    figures = []
+    figures, counts = [], study.first.counts["population"]
     for side in ("classifier", "generator"):
-        metrics = [f"{side}.first_share.{cell}" for cell in cells]
-        if len(cells) <= CELLS and all(study.has(metric, "notes") for metric in metrics):
-            lines = [
-                _note(study, cell, metric) for cell, metric in zip(cells, metrics, strict=True)
-            ]
-            title = f"First draws of the {side}'s batches, by stratum"
-            figures.append(line_figure(title, lines, ylabel="share"))
+        name = f"{side}.first_share."
+        if not all(study.has(name + cell, "notes") for cell in cells):
+            continue
+        title = f"First draws of the {side}'s batches, by stratum"
+        if len(cells) <= CELLS:
+            lines = [_note(study, cell, name + cell) for cell in cells]
+            figures.append(_drawn(title, lines, ylabel="share"))
+        else:
+            shares = [[f"{name}{c} {g}" for c in counts.classes] for g in counts.groups]
+            figures.append(_cell_map(study, f"{title}, at the last generation", shares))
     return figures
 
 
@@ -156,7 +162,7 @@ def _loss(study: Study) -> str | None:
     line = _note(study, "last epoch", "generator_loss")
     if np.isfinite(line.value).sum() < 2:  # one generator for all generations has no course
         return None
-    return line_figure("Loss of the generator", [line], ylabel="mean over the last epoch")
+    return _drawn("Loss of the generator", [line], ylabel="mean over the last epoch")
 
 
 def _divergence(study: Study) -> str:
@@ -165,7 +171,7 @@ def _divergence(study: Study) -> str:
     if not all(np.isfinite(c).all() for c in study.curves(metric, "notes")):
         name, metric, unit = "total variation", "distance from ideal", "share of the rows"
     line = _note(study, name, metric)
-    return line_figure("Distance of the population from the ideal mix", [line], ylabel=unit)
+    return _drawn("Distance of the population from the ideal mix", [line], ylabel=unit)
 
 
 def _curation(study: Study) -> str | None:
@@ -175,21 +181,21 @@ def _curation(study: Study) -> str | None:
         if study.has(f"{side}.missing_share", "notes")
     ]
     title = "Rows that curated batches lacked after filtering"
-    return line_figure(title, found, ylabel="share of the batch") if found else None
+    return _drawn(title, found, ylabel="share of the batch") if found else None
 
 
 def _quality(study: Study) -> str | None:
     groups = study.first.counts["population"].groups
     found = [_note(study, g, f"frechet.{g}") for g in groups if study.has(f"frechet.{g}", "notes")]
     title = "Distance of generated from natural rows, by group"
-    return line_figure(title, found, ylabel="squared Frechet distance") if found else None
+    return _drawn(title, found, ylabel="squared Frechet distance") if found else None
 
 
 def _margins(study: Study) -> str | None:
     groups = study.first.counts["population"].groups
     found = [_note(study, g, f"margin.{g}") for g in groups if study.has(f"margin.{g}", "notes")]
     title = "How sure the group annotator is"
-    return line_figure(title, found, ylabel="mean margin of sure rows") if found else None
+    return _drawn(title, found, ylabel="mean margin of sure rows") if found else None
 
 
 def _moved(study: Study, groups: list[Line]) -> str:
@@ -201,14 +207,20 @@ def _moved(study: Study, groups: list[Line]) -> str:
 
 
 def _absorbed(study: Study) -> str:
-    """How many seeds end in a state that no later generation leaves."""
+    """How many seeds end in a state like those of the study's collapsed chains, and left one."""
     if study.first.counts["audit"].table.shape[1] != 2:
         return "Absorbing states are named for two classes only."
     states, seeds = ending(study), len(study.records)
     held = sum(n for state, n in states.items() if state != "none")
     which = ", ".join(f"{n} in '{state}'" for state, n in states.items() if state != "none")
-    return f"Absorbing states at the last generation: {held} of {seeds} seeds" + (
-        f" ({which})." if held else "."
+    ever, gone = left(study)
+    moved = (
+        f" Of {ever} that were ever in one, {gone} left it for another or for none." if ever else ""
+    )
+    return (
+        f"Absorbing states at the last generation: {held} of {seeds} seeds"
+        + (f" ({which})." if held else ".")
+        + moved
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from evenloop.report.figures import Line, line_figure
@@ -31,29 +33,31 @@ def build(study: Study) -> Section | None:
     noun = study.right
     right = "share of audit rows" if study.structured else "share right"
     title = f"{noun} by {by}"
-    figures = [line_figure(title, [lines[g] for g in shown], ylabel=right)]
+    drawn = partial(line_figure, xlabel=study.step)
+    figures = [drawn(title, [lines[g] for g in shown], ylabel=right)]
     gaps = [study.line(gap, gap) for gap in GAPS if study.has(gap)]
     gaps = [gap for gap in gaps if not np.isnan(gap.value).all()]
     if gaps:
-        figures.append(line_figure("Distance between groups", gaps, ylabel="difference of rates"))
+        figures.append(drawn("Distance between groups", gaps, ylabel="difference of rates"))
     if study.has("expected calibration error"):
         error = [
             study.line(g, "expected calibration error", group=g)
             for g in shown
             if study.has("expected calibration error", group=g)
         ]
-        figures.append(line_figure("Calibration error", error, ylabel="expected calibration error"))
+        figures.append(drawn("Calibration error", error, ylabel="expected calibration error"))
+    ends = _extremes(lines, f"{noun} at the last {study.step}")
     text = [
         f"Groups are the values of {by}. "
         + (
-            f"The {len(shown)} where it is lowest at the last round are drawn; {more} more are in "
-            "the table. "
+            f"The {len(shown)} where it is lowest at the last {study.step} are drawn; {more} more "
+            "are in the table. "
             if more
             else ""
         )
         + "A distance is the widest between any two groups; it says nothing of who is low, which "
         "the curves do. Group labels are measurements and may be wrong themselves.",
-        _extremes(lines, noun),
+        ends,
     ]
     return Section(
         "Every group",
@@ -61,7 +65,7 @@ def build(study: Study) -> Section | None:
         figures=figures,
         note=f"Bands: {study.limits()}.",
         tables=[_table(study)],
-        summary=[_extremes(lines, noun)],
+        summary=[ends],
     )
 
 
@@ -80,7 +84,7 @@ def _extremes(lines: dict[str, Line], noun: str) -> str:
         return "Fewer than two groups can be estimated."
     low, high = lines[order[0]], lines[order[-1]]
     return (
-        f"{noun} at the last round is lowest for {order[0]}, {_with_limits(low)}, "
+        f"{noun} is lowest for {order[0]}, {_with_limits(low)}, "
         f"and highest for {order[-1]}, {_with_limits(high)}."
     )
 
@@ -103,4 +107,4 @@ def _table(study: Study) -> Table:
         rows.append((str(row["seed"]), str(row["group"]), value, limits, str(row["n"])))
     noun = study.right
     head = ("seed", "group", noun.lower(), "95 % limits", "audit items")
-    return Table(f"{noun} of every group at the last round", head, rows, folded=True)
+    return Table(f"{noun} of every group at the last {study.step}", head, rows, folded=True)

@@ -7,12 +7,12 @@ classifier; the second class is the one that brings the benefit.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evenloop.counts import Counts
-from evenloop.intervals import band
 from evenloop.measures.estimate import Estimate
 from evenloop.measures.proportions import (
     accuracy,
@@ -22,13 +22,13 @@ from evenloop.measures.proportions import (
     true_negative_rate,
     true_positive_rate,
 )
-from evenloop.record import Record
 from evenloop.report.figures import Line, line_figure
 from evenloop.report.sections import Section, Table
 from evenloop.report.study import Study
 
 ORDER = 16
 GROUPS = 4
+RATIOS = ("accuracy ratio", "demographic parity ratio", "equalized odds ratio")
 
 Floats = NDArray[np.float64]
 RATES: dict[str, Callable[[Counts], Estimate]] = {
@@ -47,37 +47,36 @@ def build(study: Study) -> Section | None:
     if "population" not in counts or "audit" not in counts or len(counts["audit"].classes) != 2:
         return None
     audit = counts["audit"]
-    records = study.records.values()
-    lines = [
-        _line(name, [_course(record, place) for record in records])
-        for place, name in enumerate(audit.groups[:GROUPS])
-    ]
-    lines += _natural(study)
+    rate = f"of {audit.classes[1]}"
+    selected, true, false = (
+        [study.line(g, f"{name} {rate}", group=g) for g in audit.groups[:GROUPS]]
+        for name in ("selection rate", "true positive rate", "false positive rate")
+    )
+    ratios = [study.line(name, name) for name in RATIOS]
+    drawn = partial(line_figure, xlabel="generation")
+    more = f" (the first {GROUPS} groups)" if len(audit.groups) > GROUPS else ""
     return Section(
         "Rates of every group",
         text=[
             f"The selection rate is the share predicted to be {audit.classes[1]}. Thin straight "
             "lines are the shares of that label among natural rows.",
         ],
-        figures=[line_figure("Selection rate by group", lines, ylabel="share predicted positive")],
+        figures=[
+            drawn(
+                f"Selection rate by group{more}",
+                [*selected, *_natural(study)],
+                ylabel="share predicted positive",
+            ),
+            drawn(f"True positive rate by group{more}", true, ylabel="share of the positive rows"),
+            drawn(
+                f"False positive rate by group{more}", false, ylabel="share of the negative rows"
+            ),
+            drawn("Ratios between groups", ratios, ylabel="smallest over largest rate"),
+        ],
         tables=[_table(study)],
         note=f"Bands: {study.limits()}. A difference is the largest rate less the smallest, a "
         "ratio the smallest over the largest; both are taken in each seed, then averaged.",
     )
-
-
-def _course(record: Record, group: int) -> Floats:
-    """(T,) selection rate of a group in every generation of one seed."""
-    rates = [RATES["selection rate"](row.counts["audit"]).value[group] for row in record.rows]
-    return np.array(rates)
-
-
-def _line(label: str, curves: list[Floats]) -> Line:
-    if len(curves) == 1:
-        return Line(label, curves[0])
-    over = band(curves)
-    low, high = np.clip(over.low, 0, 1), np.clip(over.high, 0, 1)
-    return Line(label, over.mean, low, high, thin=tuple(curves))
 
 
 def _natural(study: Study) -> list[Line]:

@@ -34,8 +34,8 @@ def build(study: Study) -> Section | None:
     return Section(
         "Seed by seed",
         text=[
-            "A chain of generations may end in a state that it does not leave, some seeds in one "
-            "and some in another. Their mean then lies where no seed is, and its limits suppose "
+            "Chains of generations may end in states far apart, some seeds in one and some in "
+            "another. Their mean then lies where no seed is, and its limits suppose "
             "a spread that the seeds do not have; the median and the seeds themselves show it.",
         ],
         figures=[
