@@ -222,8 +222,8 @@ def _rates(at: _At, split: str, counts: Counts, *, told: int | None) -> Iterator
             continue
         yield from at.estimate(split, table[rate])
         n = int(table.overall_support[row])
-        name = f"{rate} of {table.klass}"
-        yield at.entry(split, "all", name, *map(float, table.overall.at(row)), n=n)
+        value, low, high = map(float, table.overall.at(row))
+        yield at.entry(split, "all", f"{rate} of {table.klass}", value, low, high, n)
     if len(counts.groups) < 2:
         return
     fewest = [_fewest(of) for of in table.support]

@@ -76,7 +76,7 @@ def test_equal_figures_are_equal_bytes() -> None:
     assert first == second
 
 
-def test_points_may_be_called_by_other_numbers_than_theirs():
+def test_points_may_be_called_by_other_numbers_than_theirs() -> None:
     line = Line("share", np.linspace(0.5, 0.6, 22))
     plain = line_figure("t", [line], ylabel="y")
     named = line_figure("t", [line], ylabel="y", at=range(10, 230, 10))
