@@ -121,13 +121,11 @@ def stratified_batch(
         ideal: (K,) target shares that sum to 1; None is uniform.
         fill: how missing rows are supplied.
         tries: further draws of "reject", at least 0.
-        blocks: batches curated at once, R; one read from the device serves them all ("reject"
-            reads once more for each try).
+        blocks: batches curated at once, R; one device read serves all ("reject": one a try more).
 
     Raises:
-        ValueError: a size, the ideal, the budget or the fill rule is not valid, `draw` or
-            `stratum` returns another number of rows than asked for, or `stratum` gives anything
-            but whole numbers in [0, `strata`).
+        ValueError: a size, the ideal, the budget or the fill rule is not valid, or `draw` or
+            `stratum` gives another number of rows, or strata outside of the whole [0, `strata`).
 
     >>> import torch
     >>> g = torch.Generator().manual_seed(0)
@@ -197,9 +195,8 @@ class _Drawn:
 
     def count(self) -> Tensor:
         """(R, K) int64 rows of each stratum in each block; nothing is read from the device."""
-        size = self.blocks * self.strata
-        key = self._key().clamp(0, size - 1)  # `completed` refuses what is out of range
-        zero = torch.zeros(size, dtype=torch.long, device=key.device)
+        key = self._key().clamp(0, self.blocks * self.strata - 1)  # `completed` refuses others
+        zero = key.new_zeros(self.blocks * self.strata)
         return zero.scatter_add_(0, key, torch.ones_like(key)).view(self.blocks, self.strata)
 
     def _within(self, quota: Tensor) -> Tensor:
@@ -211,33 +208,27 @@ class _Drawn:
         return within
 
     def completed(self, quota: Tensor, batch: int, fill: str) -> tuple[_Drawn, Tensor]:
-        """All rows and the positions of `batch` of each block, by the rule of `fill`.
-
-        What the rows drawn so far cannot give is new rows of any stratum.
-        """
+        """All rows and positions of `batch` of each block by rule `fill`, new rows for the rest."""
         count = self.count()
         given = quota * (count > 0) if fill == "repeat" else torch.minimum(quota, count)
         gaps = batch - given.sum(1)
-        seen = torch.stack([gaps.sum(), self.cell.min(), self.cell.max()])
-        n, low, high = seen.tolist()  # the one read
+        # The one read from the device.
+        n, low, high = torch.stack([gaps.sum(), self.cell.min(), self.cell.max()]).tolist()
         if low < 0 or high >= self.strata:
             raise ValueError(
-                f"stratum must return numbers in [0, {self.strata}), got {low} to {high}; strata="
-                "is how many there are"
+                f"stratum must return numbers in [0, {self.strata}), got {low} to {high}"
             )
         if fill == "surplus":
             return self, self.kept_then_surplus(quota, batch)
         have = self.blocks * batch - n
-        chosen = self.repeated(quota, have) if fill == "repeat" else self.kept(quota, have)
-        if n == 0:
+        if fill == "repeat":
+            chosen = self.repeated(quota, have)
+        else:
+            chosen = torch.argsort((~self._within(quota)).to(torch.uint8), stable=True)[:have]
+        if not n:
             return self, chosen
         new = torch.arange(len(self.block), len(self.block) + n, device=chosen.device)
         return self._more(gaps, n), torch.cat([chosen, new])
-
-    def kept(self, quota: Tensor, n: int) -> Tensor:
-        """Positions of the `n` rows within their quota, in draw order."""
-        late = (~self._within(quota)).to(torch.uint8)
-        return torch.argsort(late, stable=True)[:n]
 
     def kept_then_surplus(self, quota: Tensor, batch: int) -> Tensor:
         """Positions of `batch` rows of each block: those within quota, then others as drawn."""
@@ -280,7 +271,7 @@ class Tally:
         """Count the batches of `made`."""
         blocks, batch = made.cell.shape
         missing = made.missing.sum()[None]
-        size = [torch.full_like(missing, n) for n in (blocks, blocks * batch)]
+        size = (torch.full_like(missing, n) for n in (blocks, blocks * batch))
         new = torch.cat([*size, missing, made.first.sum(0)])
         self.sums = new if self.sums is None else self.sums + new
 
