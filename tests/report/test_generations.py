@@ -15,6 +15,7 @@ from evenloop.loop import run
 from evenloop.loops.relabel import Relabel
 from evenloop.record import Record, Row
 from evenloop.report.generation_arms import ending, generation_sections, left
+from evenloop.report.sections import build_all
 from evenloop.report.sections.bought import build as bought
 from evenloop.report.sections.generations import build
 from evenloop.report.sections.made import build as made
@@ -142,6 +143,17 @@ def test_seeds_that_leave_an_absorbing_state_are_counted() -> None:
     )
     assert left(study) == (3, 2)
     assert ending(study) == {"none": 2, "group rule": 1, "constant 0": 1}
+
+
+def test_held_out_counts_are_shown_with_limits() -> None:
+    record = counted([RIGHT, RIGHT], BY_GROUP)
+    for row in record.rows:
+        row.counts["validation"] = row.counts["audit"]
+    (section,) = [s for s in build_all(study_of(record)) if s.title == "Other measurements"]
+    assert "Accuracy in validation at generation 1: 0.500 [0.345, 0.655]." in section.text
+    (table,) = [t for t in section.tables if "in validation" in t.caption]
+    assert table.caption == "Rates of 1 in validation at the last generation"
+    assert ("0", "true positive rate", "green", "1.000", "[0.701, 1.000]", "9") in table.rows
 
 
 def test_departures_stand_beside_the_end_states() -> None:
