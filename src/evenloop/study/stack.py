@@ -31,6 +31,7 @@ from evenloop.recipe import Recipe, rate
 from evenloop.rng import Rng
 from evenloop.samplers.uniform import Uniform
 from evenloop.seams import Seams
+from evenloop.study.threads import settled
 
 __all__ = ["Together", "fit_stacked", "stackable"]
 
@@ -144,6 +145,7 @@ class Together:
                 waiting = [thread for thread in waiting if thread.is_alive()]
             except KeyboardInterrupt:
                 self._stopped.set()
+        settled(threads)
 
     def check(self) -> None:
         """Called by a run now and then, ends it if all are to stop.
