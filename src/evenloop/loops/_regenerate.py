@@ -109,9 +109,10 @@ class Generation:
         batches = sampler.epoch(self.data, self.strata, batch=batch, rng=rng.at("rows"))
         rows = torch.cat([made.x for made in batches])
         model.fit(rows, generator=rng.at("fit").gen(device))
+        model.eval()  # as it is when it is rebuilt
         if parent is None:
             again = self._new_generator().to(device)
-            check_kept(model.eval(), again, lambda: rng.at("kept").gen(device))
+            check_kept(model, again, lambda: rng.at("kept").gen(device))
 
     def classifier(
         self, generator: nn.Module, teacher: nn.Module, group_annotator: nn.Module
