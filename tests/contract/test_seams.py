@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ from stand_ins import blobs
 
 SIZE = 8
 Make = Callable[[GroupedData, GroupIndex], Any]
+NEEDS = {"ChannelPruning": "torch_pruning"}
 # Of labels or outputs with structure: their own tests have the worlds they need.
 STRUCTURED = {"ContinuationLoss", "FrameLoss", "Elbo", "Trimmed"}
 
@@ -112,7 +114,10 @@ def found(package: Any, kind: type) -> Iterator[Any]:
             cls = getattr(code, name)
             is_one = isinstance(cls, type) and kind in cls.__mro__[1:]
             if is_one and cls.__module__ == code.__name__ and name not in STRUCTURED:
-                yield pytest.param(maker(package, module.name, cls), id=name)
+                extra = NEEDS.get(name)
+                absent = extra is not None and find_spec(extra) is None
+                skip = pytest.mark.skipif(absent, reason=f"{extra} is not installed")
+                yield pytest.param(maker(package, module.name, cls), id=name, marks=skip)
 
 
 def maker(package: Any, file: str, cls: type) -> Make:
