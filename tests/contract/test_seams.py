@@ -12,7 +12,6 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +114,7 @@ def found(package: Any, kind: type) -> Iterator[Any]:
             is_one = isinstance(cls, type) and kind in cls.__mro__[1:]
             if is_one and cls.__module__ == code.__name__ and name not in STRUCTURED:
                 extra = NEEDS.get(name)
-                absent = extra is not None and find_spec(extra) is None
+                absent = extra is not None and importlib.util.find_spec(extra) is None
                 skip = pytest.mark.skipif(absent, reason=f"{extra} is not installed")
                 yield pytest.param(maker(package, module.name, cls), id=name, marks=skip)
 
