@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-import torch
 
 from evenloop import measures
 from evenloop.build import assemble
 from evenloop.loop import run
 from evenloop.study.sweep import load_sweep
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """As in a run: small nets are slower with more threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.slow

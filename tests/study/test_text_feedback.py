@@ -6,11 +6,10 @@ distribution is not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from evenloop.build import assemble
 from evenloop.loop import run
@@ -19,15 +18,6 @@ from evenloop.study.sweep import load_sweep
 
 Find = Callable[[str], Path]
 SEED = 100
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """As in a run: small nets are slower with more threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.slow

@@ -13,8 +13,8 @@ __all__ = ["settled"]
 def settled(threads: Sequence[threading.Thread], patience: float = 2.0) -> None:
     """Returns when the system too has done with threads that ended, where it tells (Linux).
 
-    Python calls a thread ended while torch still clears what the thread held; an interpreter that
-    ends in that moment, as after Ctrl-C, is aborted.
+    Python calls a thread ended while torch may still clear what the thread held; an interpreter
+    that ends in that moment, as after Ctrl-C, may be aborted.
     """
     tasks = [Path(f"/proc/self/task/{thread.native_id}") for thread in threads if thread.native_id]
     until = time.monotonic() + patience
